@@ -1,0 +1,150 @@
+//! The configuration as the rest of the house sees it: typed, complete and checked. Built once by the loader,
+//! never changed afterwards; a reload builds a new one.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use crate::presence::{Rule, State};
+
+/// Everything `webpresence.ini` says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The identities that ask, in the order of the file: at least one.
+    pub identities: Vec<Identity>,
+    pub cache: CacheSettings,
+    pub images: ImageSettings,
+    pub words: Words,
+    pub log: LogSettings,
+}
+
+/// One XMPP address that asks (`[xmpp]`), and whom it may be used for (`[access]` of the same name).
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The section's name: empty for plain `[xmpp]`.
+    pub name: String,
+    /// A domain is an external component (XEP-0114), `user@domain` an ordinary account.
+    pub jid: BareJid,
+    pub password: Secret,
+    pub host: Option<Host>,
+    pub port: Option<u16>,
+    pub security: Security,
+    pub ca_file: Option<PathBuf>,
+    pub verify: bool,
+    /// Seconds for the whole answer.
+    pub timeout: Duration,
+    /// `None` is `always`.
+    pub linger: Option<Duration>,
+    /// `None` is `auto`.
+    pub server: Option<ServerKind>,
+    pub rule: Rule,
+    pub visibility: Visibility,
+    /// Whose presence may be asked for; the first plain name is the home domain.
+    pub domains: Vec<DomainPattern>,
+}
+
+impl Identity {
+    pub fn is_component(&self) -> bool {
+        self.jid.node().is_none()
+    }
+}
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Name(String),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Security {
+    StartTls,
+    Direct,
+    None,
+}
+
+/// Which server software answers: what its silence means differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServerKind {
+    Prosody,
+    Ejabberd,
+    Openfire,
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    Subscribers,
+    Anyone,
+}
+
+/// A domain, or everything below one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainPattern {
+    /// `example.com`
+    Exactly(String),
+    /// `*.example.com`
+    Below(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    pub ttl: Duration,
+    pub refresh: Duration,
+    pub stale: Duration,
+    pub entries: usize,
+    /// Where facts and the lease live; `None`: in memory only.
+    pub directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ImageSettings {
+    /// The admin's own pictures, which win over the built-in ones.
+    pub directory: Option<PathBuf>,
+    pub theme: String,
+    /// Hosts a redirect may lead to; empty: any.
+    pub redirect_hosts: Vec<String>,
+}
+
+/// The words of `[text]`: what a state is called when its owner says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// State, language (lower case; empty for all languages), word.
+    pub overrides: Vec<(State, String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub level: log::LevelFilter,
+    pub target: LogTarget,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    Stderr,
+    Syslog,
+    File(PathBuf),
+}
+
+/// A password. It prints as stars.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The password itself, for the one place that sends a proof of it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,0 +1,6 @@
+//! webpresence shows on a web page whether somebody on XMPP is there.
+
+pub mod cache;
+pub mod config;
+pub mod presence;
+pub mod web;

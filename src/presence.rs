@@ -1,0 +1,210 @@
+//! The domain: the states a visitor can see, one resource of a person, and the one presence that several
+//! resources make together. It knows neither XMPP stanzas nor the web; both sides meet here.
+
+use std::cmp::Reverse;
+
+/// What a visitor is told. The first seven names are those of Openfire's presence plugin; `Unknown` means that
+/// the XMPP server could not be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    Available,
+    Chat,
+    Away,
+    Xa,
+    Dnd,
+    Offline,
+    Forbidden,
+    Unknown,
+}
+
+impl State {
+    pub const ALL: [State; 8] = [
+        State::Available,
+        State::Chat,
+        State::Away,
+        State::Xa,
+        State::Dnd,
+        State::Offline,
+        State::Forbidden,
+        State::Unknown,
+    ];
+
+    /// The name used in parameters, `--IMAGE--`, file names and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Available => "available",
+            State::Chat => "chat",
+            State::Away => "away",
+            State::Xa => "xa",
+            State::Dnd => "dnd",
+            State::Offline => "offline",
+            State::Forbidden => "forbidden",
+            State::Unknown => "unknown",
+        }
+    }
+
+    /// True for the five states of somebody who is there.
+    pub fn is_online(self) -> bool {
+        self.rank() > 0
+    }
+
+    /// How available somebody is, as Openfire orders it: none > chat > away > xa > dnd.
+    fn rank(self) -> u8 {
+        match self {
+            State::Available => 5,
+            State::Chat => 4,
+            State::Away => 3,
+            State::Xa => 2,
+            State::Dnd => 1,
+            State::Offline | State::Forbidden | State::Unknown => 0,
+        }
+    }
+}
+
+/// A status text in the languages its author gave; the language is empty where he named none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(Vec<(String, String)>);
+
+impl Texts {
+    /// Adds one text. Blank texts say nothing and are left out; the first of a repeated language counts.
+    pub fn insert(&mut self, lang: &str, text: &str) {
+        let lang = lang.to_ascii_lowercase();
+        if !text.trim().is_empty() && self.0.iter().all(|(known, _)| *known != lang) {
+            self.0.push((lang, text.to_owned()));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The text for the first wanted language that is there, looked up as RFC 4647, 3.4 says (`de-AT`, then `de`);
+    /// else the one without a language, else the first.
+    pub fn choose(&self, wanted: &[String]) -> Option<&str> {
+        let exact = |lang: &str| self.0.iter().find(|(known, _)| known == lang);
+        let fallback = || exact("").or(self.0.first());
+        let found = wanted.iter().find_map(|tag| lookup(tag, exact));
+        found.or_else(fallback).map(|(_, text)| text.as_str())
+    }
+}
+
+/// Shortens a language tag from its end until `find` knows it (RFC 4647, 3.4).
+pub fn lookup<T>(tag: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let tag = tag.to_ascii_lowercase();
+    let mut rest = tag.as_str();
+    while !rest.is_empty() {
+        if let Some(found) = find(rest) {
+            return Some(found);
+        }
+        rest = rest.rsplit_once('-').map_or("", |(head, _)| head);
+    }
+    None
+}
+
+/// One connected client of a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub name: String,
+    pub state: State,
+    pub priority: i8,
+    pub texts: Texts,
+    /// When this presence was set, from its delay stamp, in seconds since 1970.
+    pub stamp: Option<u64>,
+}
+
+/// Which of several resources speaks for the person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// As Openfire: none > chat > away > xa > dnd.
+    MostAvailable,
+    /// As RFC 6121, 8.1.2.
+    HighestPriority,
+}
+
+/// What is known about one person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    pub state: State,
+    pub texts: Texts,
+    pub priority: i8,
+}
+
+impl Presence {
+    /// A state without a text.
+    pub fn bare(state: State) -> Presence {
+        Presence { state, texts: Texts::default(), priority: 0 }
+    }
+
+    /// Nobody is there; the last status text where one is known.
+    pub fn offline(texts: Texts) -> Presence {
+        Presence { texts, ..Presence::bare(State::Offline) }
+    }
+
+    /// The one presence several resources make: negative priorities count only where there is no other, then the
+    /// rule, then the other rule, then the newer stamp, then the smaller resource name.
+    pub fn best(resources: &[Resource], rule: Rule) -> Option<Presence> {
+        let order = |r: &&Resource| {
+            let (rank, priority) = (i16::from(r.state.rank()), i16::from(r.priority));
+            let (first, second) = match rule {
+                Rule::MostAvailable => (rank, priority),
+                Rule::HighestPriority => (priority, rank),
+            };
+            (r.priority >= 0, first, second, r.stamp, Reverse(r.name.clone()))
+        };
+        let best = resources.iter().max_by_key(order)?;
+        Some(Presence { state: best.state, texts: best.texts.clone(), priority: best.priority })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(name: &str, state: State, priority: i8, stamp: Option<u64>) -> Resource {
+        let mut texts = Texts::default();
+        texts.insert("", name);
+        Resource { name: name.into(), state, priority, texts, stamp }
+    }
+
+    /// The name of the resource that wins under each rule.
+    fn check(resources: &[Resource], most_available: &str, highest_priority: &str) {
+        for (rule, expected) in [(Rule::MostAvailable, most_available), (Rule::HighestPriority, highest_priority)] {
+            let best = Presence::best(resources, rule).expect("there are resources");
+            assert_eq!(best.texts.choose(&[]), Some(expected), "{rule:?} of {resources:?}");
+        }
+    }
+
+    #[test]
+    fn the_rules_order_resources() {
+        use State::*;
+        check(&[resource("dnd", Dnd, 9, None), resource("away", Away, 1, None)], "away", "dnd");
+        check(&[resource("chat", Chat, 0, None), resource("none", Available, 0, None)], "none", "none");
+        check(&[resource("low", Away, 1, None), resource("high", Away, 2, None)], "high", "high");
+        check(&[resource("old", Xa, 0, Some(1)), resource("new", Xa, 0, Some(2))], "new", "new");
+        check(&[resource("b", Xa, 0, None), resource("a", Xa, 0, None)], "a", "a");
+    }
+
+    #[test]
+    fn a_negative_priority_counts_only_alone() {
+        use State::*;
+        check(&[resource("bot", Available, -1, None), resource("me", Dnd, 0, None)], "me", "me");
+        check(&[resource("bot", Available, -1, None)], "bot", "bot");
+        assert_eq!(Presence::best(&[], Rule::MostAvailable), None);
+    }
+
+    #[test]
+    fn texts_are_chosen_by_language() {
+        let mut texts = Texts::default();
+        texts.insert("de", "Mittag");
+        texts.insert("", "Lunch");
+        texts.insert("de", "doppelt");
+        texts.insert("fr", "  ");
+        let choose = |tags: &[&str]| texts.choose(&tags.iter().map(|t| t.to_string()).collect::<Vec<_>>());
+        assert_eq!(choose(&[]), Some("Lunch"));
+        assert_eq!(choose(&["de-AT"]), Some("Mittag"));
+        assert_eq!(choose(&["DE"]), Some("Mittag"));
+        assert_eq!(choose(&["fr", "de"]), Some("Mittag"));
+        assert_eq!(choose(&["fr"]), Some("Lunch"));
+        assert_eq!(Texts::default().choose(&["de".into()]), None);
+    }
+}
