@@ -1,0 +1,7 @@
+//! webpresence between real servers: Prosody and ejabberd on one side, nginx, Apache and plain CGI on the other, people
+//! kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command that
+//! installs it.
+
+#[path = "../rig/mod.rs"]
+mod rig;
+mod stand;

@@ -1,0 +1,181 @@
+//! The executable under test, with a configuration and a directory of its own, started in every way it can be.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::http::Answer;
+use super::leash::{Leash, directory};
+use super::xmpp::{ACCOUNT, COMPONENT, DOMAIN, SECRET, Xmpp};
+use super::{PATIENCE, eventually};
+
+/// Who asks the XMPP server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    Component,
+    Account,
+}
+
+impl Identity {
+    pub fn jid(self) -> String {
+        match self {
+            Identity::Component => COMPONENT.to_owned(),
+            Identity::Account => format!("{ACCOUNT}@{DOMAIN}"),
+        }
+    }
+
+    /// The `[xmpp]` section for a server, without the lines a test wants otherwise.
+    fn section(self, server: &Xmpp) -> String {
+        let jid = self.jid();
+        let (port, more) = match self {
+            Identity::Component => (server.ports.component, String::new()),
+            Identity::Account => (server.ports.client, format!("ca_file = {}\n", server.authority.display())),
+        };
+        format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nhost = 127.0.0.1\nport = {port}\n{more}")
+    }
+}
+
+/// One installation: a configuration file and the directory it names.
+pub struct Webpresence {
+    dir: TempDir,
+    pub config: PathBuf,
+}
+
+impl Webpresence {
+    /// For `server`, visible to anyone. `xmpp` and `cache` are more lines of these sections, `rest` more sections.
+    pub fn new(server: &Xmpp, identity: Identity) -> Webpresence {
+        Webpresence::with(&identity.section(server), "")
+    }
+
+    /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
+    pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
+        Webpresence::with(&(identity.section(server) + more + "\n"), cache)
+    }
+
+    fn with(xmpp: &str, cache: &str) -> Webpresence {
+        let dir = directory("installed");
+        let config = dir.path().join("webpresence.ini");
+        let state = dir.path().join("state");
+        fs::create_dir(&state).expect("the directory is ours");
+        fs::set_permissions(&state, Permissions::from_mode(0o700)).expect("the directory is ours");
+        let installed = Webpresence { dir, config };
+        let access = format!("[access]\nvisibility = anyone\ndomains = {DOMAIN}, *.{DOMAIN}, dead.test\n");
+        installed.configure(&format!("{xmpp}{access}[cache]\ndirectory = {}\n{cache}\n", state.display()));
+        installed
+    }
+
+    /// Writes the configuration file.
+    pub fn configure(&self, text: &str) {
+        fs::write(&self.config, text).expect("the directory is ours");
+        fs::set_permissions(&self.config, Permissions::from_mode(0o600)).expect("the file is ours");
+    }
+
+    pub fn configuration(&self) -> String {
+        fs::read_to_string(&self.config).expect("the file is ours")
+    }
+
+    /// Gives everything to the user a web server's children run as; only he starts the executable from now on.
+    pub fn hand_over(&self, user: &str) {
+        let owner = format!("{user}:");
+        let done = Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).status();
+        assert!(done.is_ok_and(|status| status.success()), "chown to {user}");
+    }
+
+    /// The executable at a place where every user can start it, whatever directory the sources are in.
+    pub fn executable(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        let built = Path::new(env!("CARGO_BIN_EXE_webpresence"));
+        fs::hard_link(built, &path).or_else(|_| fs::copy(built, &path).map(drop)).expect("the directory is ours");
+        path
+    }
+
+    /// A command for people, with `--config`.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.args(&arguments[..1]).arg("--config").arg(&self.config).args(&arguments[1..]);
+        output(command, b"")
+    }
+
+    /// `webpresence get QUERY`.
+    pub fn get(&self, query: &str) -> Answer {
+        let output = self.run(&["get", query]);
+        assert!(output.status.success() || !output.stdout.is_empty(), "get {query}: {output:?}");
+        Answer::from_cgi(&output.stdout)
+    }
+
+    /// As a web server runs a CGI program (RFC 3875), with nothing but these variables.
+    pub fn cgi(&self, vars: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.env_clear().env("GATEWAY_INTERFACE", "CGI/1.1").env("WEBPRESENCE_CONFIG", &self.config);
+        let output = output(
+            {
+                command.envs(vars.iter().copied());
+                command
+            },
+            body,
+        );
+        assert!(output.status.success(), "{vars:?}: {output:?}");
+        Answer::from_cgi(&output.stdout)
+    }
+
+    /// `webpresence serve` on a Unix socket that everybody may use; returns when it accepts.
+    pub fn serve(&self) -> Serve {
+        let socket = self.dir.path().join("webpresence.sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.arg("serve").arg("--config").arg(&self.config);
+        command.arg("--listen").arg(format!("unix:{},mode=0666", socket.display()));
+        let mut leash = Leash::start(directory("serve"), None, &mut command, &[]);
+        eventually("webpresence serve accepts", || {
+            let ended = leash.ended();
+            assert_eq!(ended, None, "webpresence serve ended: {}", leash.log());
+            UnixStream::connect(&socket).ok()
+        });
+        Serve { leash, socket }
+    }
+}
+
+/// A running `webpresence serve`.
+pub struct Serve {
+    pub leash: Leash,
+    pub socket: PathBuf,
+}
+
+/// Runs a command to its end; one that does not end is killed, and fails the test.
+fn output(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("built");
+    // Whoever ends without reading his input is judged by what he says.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    let stdout = reader(child.stdout.take().expect("piped"));
+    let stderr = reader(child.stderr.take().expect("piped"));
+    let status = eventually_ends(&mut child, &command);
+    Output { status, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe");
+        bytes
+    })
+}
+
+fn eventually_ends(child: &mut Child, command: &Command) -> std::process::ExitStatus {
+    let started = std::time::Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("our own child") {
+            return status;
+        }
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("{command:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
