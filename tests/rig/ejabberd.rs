@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::leash::{Leash, directory};
-use super::xmpp::{COMPONENT, DOMAIN, Kind, OTHER, Ports, SECRET, Xmpp};
+use super::xmpp::{DOMAIN, Kind, Ports, SECRET, Xmpp};
 use super::{PATIENCE, certificate, fill, http, port, program};
 
 pub fn start() -> Xmpp {
@@ -19,7 +19,7 @@ pub fn start() -> Xmpp {
 fn try_start() -> Result<Xmpp, String> {
     let dir = directory("ejabberd");
     let certificate = certificate::make(dir.path(), DOMAIN);
-    let [client, client_tls, component, other, api, node] = port::free();
+    let [client, client_tls, component, api, node] = port::free();
     let config = fill(
         include_str!("ejabberd.yml"),
         &[
@@ -29,7 +29,8 @@ fn try_start() -> Result<Xmpp, String> {
             ("HTTP", &api.to_string()),
             ("CERT", &certificate.chain.display().to_string()),
             ("KEY", &certificate.key.display().to_string()),
-            ("COMPONENTS", &(listener(component, COMPONENT) + &listener(other, OTHER))),
+            ("COMPONENT", &component.to_string()),
+            ("SECRET", SECRET),
         ],
     );
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
@@ -49,16 +50,8 @@ fn try_start() -> Result<Xmpp, String> {
     }
     command.args(["-n", "tests@localhost", "foreground"]).env("HOME", dir.path());
     let leash = Leash::start(dir, Some("ejabberd"), &mut command, &["logs/ejabberd.log"]);
-    let ports = Ports { client, client_tls, component, other };
+    let ports = Ports { client, client_tls, component };
     ready(Xmpp { kind: Kind::Ejabberd, ports, authority: certificate.authority, leash })
-}
-
-/// A listener for each component: one with several lets each of them speak for all.
-fn listener(port: u16, domain: &str) -> String {
-    format!(
-        "  -\n    port: {port}\n    ip: \"127.0.0.1\"\n    module: ejabberd_service\n    \
-         hosts:\n      \"{domain}\":\n        password: \"{SECRET}\"\n"
-    )
 }
 
 /// Debian's own starter, but for its wish to be root or ejabberd: the leash has seen to who we are.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::leash::{Leash, directory};
-use super::xmpp::{COMPONENT, DOMAIN, IDLE, Kind, OTHER, Ports, ROOMS, SECRET, Xmpp};
+use super::xmpp::{DOMAIN, IDLE, Identity, Kind, OTHER, Ports, ROOMS, SECRET, Xmpp};
 use super::{PATIENCE, certificate, fill, port, program};
 
 /// Whether the server remembers when somebody left and what he said (mod_lastactivity); Debian leaves it off.
@@ -46,15 +46,16 @@ fn try_start(last_activity: LastActivity) -> Result<Xmpp, String> {
     let mut command = Command::new(program("prosody", "prosody"));
     command.arg("-F").arg("--config").arg(&path).env("HOME", dir.path());
     let leash = Leash::start(dir, Some("prosody"), &mut command, &["prosody.log"]);
-    let ports = Ports { client, client_tls, component, other: component };
+    let ports = Ports { client, client_tls, component };
     let server = Xmpp { kind: Kind::Prosody, ports, authority: certificate.authority, leash };
     ready(server)
 }
 
 fn components() -> String {
     let external = |name: &str| format!("Component \"{name}\"\n\tcomponent_secret = \"{SECRET}\"\n");
+    let identities = (0..Identity::COUNT).map(|number| external(&Identity::Component(number).jid()));
     let rooms = format!("Component \"{ROOMS}\" \"muc\"\n");
-    [external(COMPONENT), external(OTHER), external(IDLE), rooms].concat()
+    identities.chain([external(OTHER), external(IDLE), rooms]).collect()
 }
 
 /// Prosody goes on without a port it cannot have; its log and a handshake show that the ports are its own.

@@ -37,7 +37,7 @@ impl Users {
         let mut child = command.spawn().expect("python3 starts");
         let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("piped"));
-        Users { desk: Mutex::new(Desk { child, commands, answers }), component_port: server.ports.other }
+        Users { desk: Mutex::new(Desk { child, commands, answers }), component_port: server.ports.component }
     }
 
     /// Logs `user/resource` in and shows something; says yes to whoever asks.

@@ -13,33 +13,17 @@ use tempfile::TempDir;
 
 use super::http::Answer;
 use super::leash::{Leash, directory};
-use super::xmpp::{ACCOUNT, COMPONENT, DOMAIN, SECRET, Xmpp};
+use super::xmpp::{DOMAIN, Identity, SECRET, Xmpp};
 use super::{PATIENCE, eventually};
 
-/// Who asks the XMPP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    Component,
-    Account,
-}
-
-impl Identity {
-    pub fn jid(self) -> String {
-        match self {
-            Identity::Component => COMPONENT.to_owned(),
-            Identity::Account => format!("{ACCOUNT}@{DOMAIN}"),
-        }
-    }
-
-    /// The `[xmpp]` section for a server, without the lines a test wants otherwise.
-    fn section(self, server: &Xmpp) -> String {
-        let jid = self.jid();
-        let (port, more) = match self {
-            Identity::Component => (server.ports.component, String::new()),
-            Identity::Account => (server.ports.client, format!("ca_file = {}\n", server.authority.display())),
-        };
-        format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nhost = 127.0.0.1\nport = {port}\n{more}")
-    }
+/// The `[xmpp]` section for a server.
+fn section(server: &Xmpp, identity: Identity) -> String {
+    let (port, more) = match identity {
+        Identity::Component(_) => (server.ports.component, String::new()),
+        Identity::Account(_) => (server.ports.client, format!("ca_file = {}\n", server.authority.display())),
+    };
+    let jid = identity.jid();
+    format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nhost = 127.0.0.1\nport = {port}\n{more}")
 }
 
 /// One installation: a configuration file and the directory it names.
@@ -51,12 +35,12 @@ pub struct Webpresence {
 impl Webpresence {
     /// For `server`, visible to anyone. `xmpp` and `cache` are more lines of these sections, `rest` more sections.
     pub fn new(server: &Xmpp, identity: Identity) -> Webpresence {
-        Webpresence::with(&identity.section(server), "")
+        Webpresence::with(&section(server, identity), "")
     }
 
     /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
     pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
-        Webpresence::with(&(identity.section(server) + more + "\n"), cache)
+        Webpresence::with(&(section(server, identity) + more + "\n"), cache)
     }
 
     fn with(xmpp: &str, cache: &str) -> Webpresence {
