@@ -2,6 +2,10 @@
 //! kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command that
 //! installs it.
 
+mod cases;
+mod doors;
+mod matrix;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod stand;
+mod world;
