@@ -3,9 +3,15 @@
 //! installs it.
 
 mod cases;
+mod commands;
 mod doors;
+mod failures;
+mod life;
 mod matrix;
+mod people;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod stand;
+mod turns;
+mod web;
 mod world;

@@ -102,18 +102,18 @@ impl World {
     fn meet(&self) {
         for identity in (0..KNOWN).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
             let installed = Webpresence::new(&self.server, identity);
-            self.consent(&installed, identity, &CAST.map(|(user, _, _)| user));
+            consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));
         }
     }
+}
 
-    /// The real way: the identity asks, the users (online at "home") say yes.
-    pub fn consent(&self, installed: &Webpresence, identity: Identity, users: &[&str]) {
-        let jids: Vec<String> = users.iter().map(|user| format!("{user}@{DOMAIN}")).collect();
-        let arguments: Vec<&str> = ["subscribe"].into_iter().chain(jids.iter().map(String::as_str)).collect();
-        let output = installed.run(&arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}");
-        for user in users {
-            self.users.granted(&format!("{user}/home"), &identity.jid());
-        }
+/// The real way: the identity asks, the users (online at "home") say yes.
+pub fn consent(people: &Users, installed: &Webpresence, identity: Identity, users: &[&str]) {
+    let jids: Vec<String> = users.iter().map(|user| format!("{user}@{DOMAIN}")).collect();
+    let arguments: Vec<&str> = ["subscribe"].into_iter().chain(jids.iter().map(String::as_str)).collect();
+    let output = installed.run(&arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    for user in users {
+        people.granted(&format!("{user}/home"), &identity.jid());
     }
 }

@@ -17,7 +17,7 @@ pub enum Module {
 
 pub struct Apache {
     pub port: u16,
-    leash: Leash,
+    _leash: Leash,
 }
 
 const CONFIG: &str = r#"
@@ -57,10 +57,6 @@ impl Apache {
     pub fn send(&self, request: http::Request) -> http::Answer {
         request.send(self.port)
     }
-
-    pub fn log(&self) -> String {
-        self.leash.log()
-    }
 }
 
 /// Who Apache's and nginx's workers are when root starts them.
@@ -95,7 +91,7 @@ fn try_start(module: Module, executable: &Path, config: &Path) -> Result<Apache,
     let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
     let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-        true => Ok(Apache { port, leash }),
+        true => Ok(Apache { port, _leash: leash }),
         false => Err(leash.log()),
     }
 }

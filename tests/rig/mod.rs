@@ -6,6 +6,7 @@ pub mod apache;
 pub mod certificate;
 pub mod component;
 pub mod ejabberd;
+pub mod fastcgi;
 pub mod http;
 pub mod leash;
 pub mod nginx;

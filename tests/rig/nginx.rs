@@ -10,7 +10,7 @@ use super::{eventually, fill, http, port, program, repository};
 
 pub struct Nginx {
     pub port: u16,
-    leash: Leash,
+    _leash: Leash,
 }
 
 const CONFIG: &str = r#"
@@ -43,10 +43,6 @@ impl Nginx {
     pub fn send(&self, request: http::Request) -> http::Answer {
         request.send(self.port)
     }
-
-    pub fn log(&self) -> String {
-        self.leash.log()
-    }
 }
 
 fn try_start(socket: &Path) -> Result<Nginx, String> {
@@ -64,7 +60,7 @@ fn try_start(socket: &Path) -> Result<Nginx, String> {
     let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
     let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     match eventually("nginx listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-        true => Ok(Nginx { port, leash }),
+        true => Ok(Nginx { port, _leash: leash }),
         false => Err(leash.log()),
     }
 }

@@ -10,6 +10,7 @@ asks to see his presence, and asks for nothing in return.
     {"do": "login", "jid": "a@b/c", "password": "x", "accept": true, "show": "away", "status": {"": "Lunch", "de": "Mittag"}, "priority": 5}
     {"do": "presence", "jid": "a@b/c", "show": "dnd", "status": {}, "priority": 0}
     {"do": "logout", "jid": "a@b/c", "status": {"": "See you"}}
+    {"do": "vanish", "jid": "a@b/c"}                         the connection breaks without a word
     {"do": "granted", "jid": "a@b/c", "to": "who@asked"}     waits until the roster says that `to` may see `jid`
     {"do": "revoke", "jid": "a@b/c", "to": "who@asked"}
     {"do": "join", "jid": "a@b/c", "room": "room@rooms.b"}
@@ -86,6 +87,9 @@ class Desk:
         person.announce(command, "unavailable")
         await person.settled()
         await person.disconnect()
+
+    async def vanish(self, command):
+        self.streams.pop(command["jid"]).abort()
 
     async def granted(self, command):
         person = self.streams[command["jid"]]

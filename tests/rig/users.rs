@@ -58,6 +58,11 @@ impl Users {
         self.tell("logout", who, Shown { texts, ..Shown::default() }, json!({}));
     }
 
+    /// His connection breaks; the server finds out by itself.
+    pub fn vanish(&self, who: &str) {
+        self.tell("vanish", who, Shown::default(), json!({}));
+    }
+
     /// Waits until `who` has let `asker` see him.
     pub fn granted(&self, who: &str, asker: &str) {
         self.tell("granted", who, Shown::default(), json!({"to": asker}));

@@ -30,28 +30,26 @@ fn section(server: &Xmpp, identity: Identity) -> String {
 pub struct Webpresence {
     dir: TempDir,
     pub config: PathBuf,
+    pub identity: Identity,
 }
 
 impl Webpresence {
-    /// For `server`, visible to anyone. `xmpp` and `cache` are more lines of these sections, `rest` more sections.
+    /// For `server`, visible to anyone.
     pub fn new(server: &Xmpp, identity: Identity) -> Webpresence {
-        Webpresence::with(&section(server, identity), "")
+        Webpresence::tuned(server, identity, "", "")
     }
 
     /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
     pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
-        Webpresence::with(&(section(server, identity) + more + "\n"), cache)
-    }
-
-    fn with(xmpp: &str, cache: &str) -> Webpresence {
         let dir = directory("installed");
-        let config = dir.path().join("webpresence.ini");
         let state = dir.path().join("state");
         fs::create_dir(&state).expect("the directory is ours");
         fs::set_permissions(&state, Permissions::from_mode(0o700)).expect("the directory is ours");
-        let installed = Webpresence { dir, config };
+        let installed = Webpresence { config: dir.path().join("webpresence.ini"), dir, identity };
+        let xmpp = section(server, identity);
         let access = format!("[access]\nvisibility = anyone\ndomains = {DOMAIN}, *.{DOMAIN}, dead.test\n");
-        installed.configure(&format!("{xmpp}{access}[cache]\ndirectory = {}\n{cache}\n", state.display()));
+        let cache = format!("[cache]\ndirectory = {}\n{cache}\n", state.display());
+        installed.configure(&format!("{xmpp}{more}\n{access}{cache}"));
         installed
     }
 
