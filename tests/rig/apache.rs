@@ -27,7 +27,7 @@ Listen 127.0.0.1:@PORT@
 PidFile "@DIR@/apache.pid"
 ErrorLog "@DIR@/error.log"
 LogLevel info
-Mutex file:"@DIR@" default
+Mutex "file:@DIR@" default
 DocumentRoot "@DIR@"
 @USER@
 LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so

@@ -19,8 +19,8 @@ fn one() -> u16 {
     static NEXT: OnceLock<AtomicU32> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(97)));
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let candidates = (0..COUNT).map(|_| (FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT) as u16);
-    candidates.filter(|port| is_free(port)).next().expect("some port is free")
+    let mut candidates = (0..COUNT).map(|_| (FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT) as u16);
+    candidates.find(is_free).expect("some port is free")
 }
 
 /// Starts a server with ports of its choice, and with others when somebody was faster.
