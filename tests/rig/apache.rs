@@ -84,7 +84,6 @@ fn try_start(module: Module, executable: &Path, config: &Path) -> Result<Apache,
         ("SNIPPET", &repository(snippet)),
     ];
     let words = words.map(|(name, value)| (name, value.to_str().expect("paths of ours are text")));
-    fs::create_dir(dir.path().join("sock")).expect("the directory is ours");
     fs::write(dir.path().join("apache.conf"), fill(CONFIG, &words)).expect("the directory is ours");
     let mut command = Command::new(program("apache2", "apache2"));
     command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
