@@ -61,6 +61,7 @@ class Demo:
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="webpresence-demo-"))
         self.folder.chmod(0o755)
+        self.state = None
         self.processes = []
 
     def __enter__(self):
@@ -73,7 +74,8 @@ class Demo:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
             process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in filter(None, (self.folder, self.state)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, name):
         return self.folder / name
@@ -133,10 +135,7 @@ port = {self.component_port}
 ; Everybody may see those users who have agreed to be shown.
 visibility = anyone
 
-[cache]
-directory = {self.path("state")}
-""")
-        self.path("state").mkdir(mode=0o700)
+{self.cache()}""")
         for user, shown in USERS.items():
             self.tell("login", user, password=SECRET, **shown)
         run(EXECUTABLE, "subscribe", "--config", config, *(f"{user}@{DOMAIN}" for user in USERS))
@@ -146,6 +145,14 @@ directory = {self.path("state")}
         sock = self.path("webpresence.sock")
         process = self.start("serve", [EXECUTABLE, "serve", "--config", config, "--listen", f"unix:{sock},mode=0666"])
         self.ready("serve", process, lambda: listens(str(sock)))
+
+    def cache(self):
+        """A place for what processes share, which may not lie among temporary files; without one, memory has to do."""
+        for place in (EXECUTABLE.parent.parent, Path.home()):
+            if not any(place.is_relative_to(folder) for folder in ("/tmp", "/var/tmp", "/dev/shm")):
+                self.state = tempfile.mkdtemp(prefix="webpresence-demo-", dir=place)
+                return f"[cache]\ndirectory = {self.state}\n"
+        return ""
 
     def tell(self, what, user, **more):
         """One command to the independent client."""

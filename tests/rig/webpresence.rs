@@ -29,6 +29,7 @@ fn section(server: &Xmpp, identity: Identity) -> String {
 /// One installation: a configuration file and the directory it names.
 pub struct Webpresence {
     dir: TempDir,
+    state: TempDir,
     pub config: PathBuf,
     pub identity: Identity,
 }
@@ -42,13 +43,11 @@ impl Webpresence {
     /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
     pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
         let dir = directory("installed");
-        let state = dir.path().join("state");
-        fs::create_dir(&state).expect("the directory is ours");
-        fs::set_permissions(&state, Permissions::from_mode(0o700)).expect("the directory is ours");
-        let installed = Webpresence { config: dir.path().join("webpresence.ini"), dir, identity };
+        let state = state_directory();
+        let cache = format!("[cache]\ndirectory = {}\n{cache}\n", state.path().display());
+        let installed = Webpresence { config: dir.path().join("webpresence.ini"), dir, state, identity };
         let xmpp = section(server, identity);
         let access = format!("[access]\nvisibility = anyone\ndomains = {DOMAIN}, *.{DOMAIN}, dead.test\n");
-        let cache = format!("[cache]\ndirectory = {}\n{cache}\n", state.display());
         installed.configure(&format!("{xmpp}{more}\n{access}{cache}"));
         installed
     }
@@ -66,7 +65,7 @@ impl Webpresence {
     /// Gives everything to the user a web server's children run as; only he starts the executable from now on.
     pub fn hand_over(&self, user: &str) {
         let owner = format!("{user}:");
-        let done = Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).status();
+        let done = Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).arg(self.state.path()).status();
         assert!(done.is_ok_and(|status| status.success()), "chown to {user}");
     }
 
@@ -121,6 +120,17 @@ impl Webpresence {
         });
         Serve { leash, socket }
     }
+}
+
+/// What processes share must not lie among temporary files, which webpresence refuses. Everybody's processes can get
+/// to the place that root uses.
+fn state_directory() -> TempDir {
+    let is_temporary = |path: &Path| ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|folder| path.starts_with(folder));
+    let root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib"));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let mut places = root.into_iter().chain([PathBuf::from(env!("CARGO_TARGET_TMPDIR"))]).chain(home);
+    let place = places.find(|place| !is_temporary(place)).expect("the sources or HOME outside of /tmp");
+    tempfile::Builder::new().prefix("webpresence-state-").tempdir_in(place).expect("a directory of our own")
 }
 
 /// A running `webpresence serve`.
