@@ -24,6 +24,8 @@ has() {
 }
 
 need prosody has prosody
+# Prosody's resolver, which can be told not to ask anybody.
+need lua-unbound sh -c 'ls /usr/lib/*/lua/5.*/lunbound.so'
 need nginx has nginx
 need openssl has openssl
 need python3-slixmpp /usr/bin/python3 -c 'import slixmpp'
