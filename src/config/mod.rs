@@ -49,6 +49,15 @@ impl Identity {
     pub fn is_component(&self) -> bool {
         self.jid.node().is_none()
     }
+
+    /// The domain of our own server: the first plain name of `domains`, else what the JID says.
+    pub fn home(&self) -> BareJid {
+        let plain = self.domains.iter().find_map(|pattern| match pattern {
+            DomainPattern::Exactly(domain) => BareJid::new(domain).ok(),
+            DomainPattern::Below(_) => None,
+        });
+        plain.unwrap_or_else(|| BareJid::from_parts(None, self.jid.domain()))
+    }
 }
 
 /// Where to connect.

@@ -1,0 +1,330 @@
+//! The questions of a session: written as stanzas, matched with what comes in, judged. A batch of questions is one
+//! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
+
+use std::collections::HashMap;
+
+use jid::BareJid;
+use tokio::time::Instant;
+use xmpp_parsers::minidom::Element;
+use xmpp_parsers::version::VersionResult;
+
+use super::facts::Facts;
+use super::inquiry::{Circumstances, GRACE, Inquiry, Reply, Slot};
+use super::stanza::{Condition, Heard, Query, Sender};
+use super::{Answer, Consent, Failure};
+use crate::config::{Identity, ServerKind};
+use crate::presence::{Rule, State};
+
+/// An IQ of ours that is out.
+struct Sent {
+    to: BareJid,
+    topic: Topic,
+}
+
+enum Topic {
+    /// Part of these inquiries.
+    Slot(Slot, Vec<u64>),
+    /// Which software the domain runs.
+    Version,
+    /// The end of these requests for consent.
+    Subscription(u64),
+}
+
+/// A request for consent under way.
+struct Subscription {
+    id: u64,
+    jid: BareJid,
+    until: Instant,
+    given: bool,
+    pong: Option<Instant>,
+}
+
+/// All that one session has to find out.
+pub struct Errands {
+    sender: Sender,
+    facts: Facts,
+    rule: Rule,
+    /// Our own server.
+    home: BareJid,
+    /// An account's server must not be probed: Openfire drops the client that does.
+    spare_home: bool,
+    configured: Option<ServerKind>,
+    /// Put, but not written yet.
+    fresh: Vec<u64>,
+    inquiries: HashMap<u64, Inquiry>,
+    subscriptions: Vec<Subscription>,
+    /// Requests for consent that are not written yet, as stanzas.
+    unsent: String,
+    sent: HashMap<String, Sent>,
+    counter: u64,
+    put: usize,
+}
+
+impl Errands {
+    pub fn new(identity: &Identity, sender: Sender, facts: Facts) -> Errands {
+        Errands {
+            sender,
+            facts,
+            rule: identity.rule,
+            home: identity.home(),
+            spare_home: !identity.is_component(),
+            configured: identity.server,
+            fresh: Vec::new(),
+            inquiries: HashMap::new(),
+            subscriptions: Vec::new(),
+            unsent: String::new(),
+            sent: HashMap::new(),
+            counter: 0,
+            put: 0,
+        }
+    }
+
+    pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.put += 1;
+        let own = self.is_own(jid.domain().as_str());
+        self.inquiries.insert(id, Inquiry::new(jid, own, until));
+        self.fresh.push(id);
+    }
+
+    pub fn subscribe(&mut self, id: u64, jid: BareJid, why: &str, until: Instant) {
+        self.put += 1;
+        let domain = domain_of(&jid);
+        let iq = self.next_id();
+        self.unsent.push_str(&self.sender.subscribe(&jid, why));
+        self.unsent.push_str(&self.sender.query(&domain, &iq, Query::Ping));
+        self.sent.insert(iq, Sent { to: domain, topic: Topic::Subscription(id) });
+        self.subscriptions.push(Subscription { id, jid, until, given: false, pong: None });
+    }
+
+    pub fn is_busy(&self) -> bool {
+        !self.inquiries.is_empty() || !self.subscriptions.is_empty()
+    }
+
+    /// Questions put so far.
+    pub fn put(&self) -> usize {
+        self.put
+    }
+
+    pub fn into_facts(self) -> Facts {
+        self.facts
+    }
+
+    /// Writes everything that was put since the last call.
+    pub fn write(&mut self, out: &mut String) {
+        out.push_str(&std::mem::take(&mut self.unsent));
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh.is_empty() {
+            return;
+        }
+        let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
+        let mut hosts = Vec::new();
+        for id in fresh {
+            let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
+            self.write_probe(id, &jid, out);
+            if jid.node().is_none() && jid != self.home {
+                hosts.push(id);
+            }
+            let domain = domain_of(&jid);
+            match domains.iter_mut().find(|(known, _)| *known == domain) {
+                Some((_, ids)) => ids.push(id),
+                None => domains.push((domain, vec![id])),
+            }
+        }
+        for (domain, ids) in domains {
+            self.write_domain(domain, ids, out);
+        }
+        if !hosts.is_empty() {
+            self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, hosts), out);
+        }
+    }
+
+    fn write_probe(&mut self, id: u64, jid: &BareJid, out: &mut String) {
+        if !(self.spare_home && *jid == self.home) {
+            out.push_str(&self.sender.probe(jid));
+        }
+        if jid.node().is_some() {
+            self.query(jid.clone(), Query::Last, Topic::Slot(Slot::Last, vec![id]), out);
+        }
+        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// One ping for all questions about a domain, behind everything else that goes there.
+    fn write_domain(&mut self, domain: BareJid, ids: Vec<u64>, out: &mut String) {
+        let persons = ids.iter().any(|id| self.inquiries.get(id).is_some_and(Inquiry::is_person));
+        let asked = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Version));
+        if persons && !asked && self.kind(domain.as_str()).is_none() {
+            self.query(domain.clone(), Query::Version, Topic::Version, out);
+        }
+        self.query(domain, Query::Ping, Topic::Slot(Slot::Ping, ids), out);
+    }
+
+    fn query(&mut self, to: BareJid, query: Query, topic: Topic, out: &mut String) {
+        if let Topic::Slot(slot, ids) = &topic {
+            for id in ids {
+                self.inquiries.entry(*id).and_modify(|inquiry| await_reply(inquiry, *slot));
+            }
+        }
+        let id = self.next_id();
+        out.push_str(&self.sender.query(&to, &id, query));
+        self.sent.insert(id, Sent { to, topic });
+    }
+
+    fn next_id(&mut self) -> String {
+        self.counter += 1;
+        format!("q{}", self.counter)
+    }
+
+    /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
+    pub fn hear(&mut self, heard: Heard, now: Instant, out: &mut String) {
+        match heard {
+            Heard::Available { from, resource } => {
+                self.about(&from.to_bare(), |inquiry| inquiry.available(resource.clone(), now));
+            }
+            Heard::Unavailable { from, texts } => {
+                let name = from.resource().map(|r| r.as_str()).unwrap_or_default();
+                self.about(&from.to_bare(), |inquiry| inquiry.unavailable(name, texts.clone(), now));
+            }
+            Heard::Unsubscribed { from } => self.about(&from.to_bare(), |inquiry| inquiry.unsubscribed(now)),
+            Heard::Subscribed { from } => {
+                let bare = from.to_bare();
+                self.subscriptions.iter_mut().filter(|s| s.jid == bare).for_each(|s| s.given = true);
+            }
+            Heard::PresenceError { from, condition } => {
+                self.about(&from.to_bare(), |inquiry| inquiry.presence_error(condition, now));
+            }
+            Heard::Reply { from: Some(from), id, outcome } => {
+                let expected = self.sent.get(&id).is_some_and(|sent| from == sent.to);
+                if let Some(sent) = expected.then(|| self.sent.remove(&id)).flatten() {
+                    self.reply(sent, outcome, now);
+                }
+            }
+            Heard::Request { from, id, payload } => out.push_str(&self.sender.reply(from, id, &payload)),
+            Heard::Reply { from: None, .. } | Heard::Other => {}
+        }
+    }
+
+    fn about(&mut self, jid: &BareJid, tell: impl Fn(&mut Inquiry)) {
+        self.inquiries.values_mut().filter(|inquiry| inquiry.jid == *jid).for_each(tell);
+    }
+
+    fn reply(&mut self, sent: Sent, outcome: Result<Option<Element>, Condition>, now: Instant) {
+        match sent.topic {
+            Topic::Slot(slot, ids) => {
+                for id in ids {
+                    let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
+                    self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
+                }
+            }
+            Topic::Version => {
+                let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
+                self.facts.learn_kind(sent.to.as_str(), kind);
+            }
+            Topic::Subscription(id) => {
+                self.subscriptions.iter_mut().filter(|s| s.id == id).for_each(|s| s.pong = Some(now));
+            }
+        }
+    }
+
+    /// When the next answer may be ready without anything coming in.
+    pub fn next_judgement(&self, now: Instant) -> Option<Instant> {
+        let inquiries =
+            self.inquiries.values().map(|inquiry| match inquiry.verdict(self.circumstances(inquiry, now)) {
+                Ok(_) => now,
+                Err(later) => later,
+            });
+        inquiries.chain(self.subscriptions.iter().map(|s| s.settles(now))).min()
+    }
+
+    pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
+        let judged = |(id, inquiry): (&u64, &Inquiry)| {
+            let verdict = inquiry.verdict(self.circumstances(inquiry, now));
+            verdict.ok().map(|answer| (*id, answer))
+        };
+        let ready: Vec<_> = self.inquiries.iter().filter_map(judged).collect();
+        for (id, answer) in &ready {
+            let Some(inquiry) = self.inquiries.remove(id) else { continue };
+            self.sent.retain(|_, sent| !sent.topic.forget(*id));
+            match answer {
+                Ok(answer) if answer.presence.state == State::Forbidden => self.facts.forget_consent(&inquiry.jid),
+                Ok(_) if inquiry.proves_consent() => self.facts.learn_consent(&inquiry.jid, now),
+                _ => {}
+            }
+        }
+        ready
+    }
+
+    pub fn consents(&mut self, now: Instant) -> Vec<(u64, Result<Consent, Failure>)> {
+        let settled = self.subscriptions.extract_if(.., |s| s.settles(now) <= now);
+        settled.map(|s| (s.id, s.outcome())).collect()
+    }
+
+    fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
+        // A host's silence means the same on every server.
+        let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };
+        Circumstances { kind, consented: self.facts.consented(&inquiry.jid, now), rule: self.rule, now }
+    }
+
+    /// The configuration speaks for our own server, experience for all others.
+    fn kind(&self, domain: &str) -> Option<ServerKind> {
+        let configured = self.configured.filter(|_| self.is_own(domain));
+        configured.or_else(|| self.facts.kind(domain))
+    }
+
+    fn is_own(&self, domain: &str) -> bool {
+        let home = self.home.as_str();
+        domain == home || domain.strip_suffix(home).is_some_and(|rest| rest.ends_with('.'))
+    }
+}
+
+impl Topic {
+    /// Drops an inquiry that is over; true if nobody is left who wants the reply.
+    fn forget(&mut self, id: u64) -> bool {
+        match self {
+            Topic::Slot(_, ids) => {
+                ids.retain(|other| *other != id);
+                ids.is_empty()
+            }
+            Topic::Version | Topic::Subscription(_) => false,
+        }
+    }
+}
+
+impl Subscription {
+    /// When the outcome is known: an approval may follow the pong where the order is not kept.
+    fn settles(&self, now: Instant) -> Instant {
+        match self.pong {
+            _ if self.given => now,
+            Some(pong) => (pong + GRACE).min(self.until),
+            None => self.until,
+        }
+    }
+
+    fn outcome(&self) -> Result<Consent, Failure> {
+        match (self.given, self.pong) {
+            (true, _) => Ok(Consent::Given),
+            (false, Some(_)) => Ok(Consent::Asked),
+            (false, None) => Err(Failure::Silent),
+        }
+    }
+}
+
+fn await_reply(inquiry: &mut Inquiry, slot: Slot) {
+    match slot {
+        Slot::Ping => inquiry.ping = Reply::Awaited,
+        Slot::Home => inquiry.home = Reply::Awaited,
+        Slot::Last => inquiry.last = Reply::Awaited,
+        Slot::Info => inquiry.info = Reply::Awaited,
+    }
+}
+
+fn domain_of(jid: &BareJid) -> BareJid {
+    BareJid::from_parts(None, jid.domain())
+}
+
+/// Which software an answer to XEP-0092 names.
+fn software(payload: Element) -> ServerKind {
+    let name = VersionResult::try_from(payload).map(|version| version.name.to_lowercase()).unwrap_or_default();
+    let known =
+        [("prosody", ServerKind::Prosody), ("ejabberd", ServerKind::Ejabberd), ("openfire", ServerKind::Openfire)];
+    known.into_iter().find(|(word, _)| name.contains(word)).map_or(ServerKind::Other, |(_, kind)| kind)
+}
