@@ -1,5 +1,7 @@
 //! SASL (RFC 6120, 6): which mechanism, and the exchange it means. Pure; the nonce is an argument.
 
+use std::fmt;
+
 use super::scram::{self, Hash};
 
 /// Why a login cannot go on, as far as we can tell on our side.
@@ -17,6 +19,24 @@ pub enum LoginFault {
     Rounds(u32),
     /// The server did not prove that it knows the password.
     Unproven,
+}
+
+impl fmt::Display for LoginFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (scram::ROUNDS.start(), scram::ROUNDS.end());
+        match self {
+            LoginFault::NoMechanism => {
+                f.write_str("the server offers neither SCRAM-SHA-256 nor SCRAM-SHA-1, nor PLAIN over verified TLS")
+            }
+            LoginFault::Unpreparable => f.write_str("user name or password hold characters that SASLprep forbids"),
+            LoginFault::Malformed => f.write_str("the server sent a SASL message that is none"),
+            LoginFault::WrongNonce => f.write_str("the server's nonce does not extend ours"),
+            LoginFault::Rounds(asked) => {
+                write!(f, "the server wants {asked} rounds of SCRAM; {least} to {most} are done")
+            }
+            LoginFault::Unproven => f.write_str("the server did not prove that it knows the password"),
+        }
+    }
 }
 
 /// A SASL mechanism, strongest first.

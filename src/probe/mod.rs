@@ -1,13 +1,22 @@
 //! The XMPP side.
 
+mod backoff;
+pub mod connect;
+pub mod dns;
 pub mod errands;
 pub mod facts;
 pub mod inquiry;
+pub mod lease;
 pub mod login;
+pub mod prober;
 pub mod scram;
 pub mod session;
 pub mod stanza;
+pub mod steps;
 pub mod stream;
+pub mod tls;
+
+use std::fmt;
 
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource};
@@ -87,8 +96,28 @@ pub enum Failure {
     Busy,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
-    /// Not tried, because it failed a moment ago.
-    BackingOff,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unreachable { to, reason } => write!(f, "cannot connect to {to}: {reason}"),
+            Failure::Tls { host, reason } => write!(f, "TLS with {host} failed: {reason}"),
+            Failure::NoTls => f.write_str("the server does not offer TLS"),
+            Failure::Injected => f.write_str("bytes were injected before TLS began: somebody is in the middle"),
+            Failure::LoginRefused(condition) => write!(f, "the server refused the login: {condition}"),
+            Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
+            Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
+            Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),
+            Failure::StreamEnded(reason) => write!(f, "the server ended the session: {reason}"),
+            Failure::Stream(fault) => write!(f, "the server does not speak XMPP: {fault}"),
+            Failure::Unexpected(awaited) => write!(f, "the server did not send {awaited} where it had to"),
+            Failure::Flood => f.write_str("the server sent more than a session may cost"),
+            Failure::Silent => f.write_str("the server did not answer in time"),
+            Failure::Busy => f.write_str("another process on this machine holds the session"),
+            Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+        }
+    }
 }
 
 /// XML namespaces that more than one file here names.

@@ -2,6 +2,8 @@
 //! knows what they mean. Elements in `jabber:component:accept` are handed out as `jabber:client`, so that the rest of
 //! the house sees one kind of stanza for components and accounts.
 
+use std::fmt;
+
 use rxml::error::EndOrError;
 use rxml::{AttrMap, Event, Namespace, Parse, Parser};
 use xmpp_parsers::minidom::Element;
@@ -35,6 +37,17 @@ pub enum Fault {
     TooLarge,
     /// Nesting over [`DEPTH_LIMIT`].
     TooDeep,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NotWellFormed => f.write_str("not well-formed XML"),
+            Fault::NotAStream => f.write_str("not an XMPP stream"),
+            Fault::TooLarge => write!(f, "an element over {STANZA_LIMIT} bytes"),
+            Fault::TooDeep => write!(f, "elements nested over {DEPTH_LIMIT} deep"),
+        }
+    }
 }
 
 /// Reads one stream; a restarted stream wants a new one.

@@ -1,0 +1,144 @@
+//! From an identity to bytes on a socket: DNS, TCP or a Unix socket, TLS. What the bytes mean is the session's.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use domain::resolv::stub::conf::ResolvConf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+use super::steps::{Stage, Steps};
+use super::{Failure, dns, tls};
+use crate::config::{Host, Identity, Security};
+
+/// Where a component finds its server unless told otherwise.
+const COMPONENT: (&str, u16) = ("127.0.0.1", 5347);
+const CLIENT_PORT: u16 = 5222;
+const CLIENT_DIRECT_PORT: u16 = 5223;
+
+/// What an XMPP stream runs over.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
+
+/// An open connection.
+pub struct Channel {
+    socket: Box<dyn Socket>,
+    /// The TCP socket beneath, for its options.
+    tcp: Option<OwnedFd>,
+}
+
+impl Channel {
+    /// Connects as `identity` is configured to, with TLS where it is direct.
+    pub async fn open(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
+        let direct = identity.security == Security::Direct;
+        let (channel, name) = match &identity.host {
+            Some(Host::Unix(path)) => {
+                let unreachable = |error: std::io::Error| unreachable(&path.display().to_string(), &error.to_string());
+                let socket = timeout_at(deadline, UnixStream::connect(path)).await;
+                let socket = socket.map_err(|_| Failure::Silent)?.map_err(unreachable)?;
+                (Channel { socket: Box::new(socket), tcp: None }, String::new())
+            }
+            _ => Channel::open_tcp(identity, deadline, steps).await?,
+        };
+        steps.passed(Stage::Connected);
+        if direct { channel.secure(identity, &name, deadline, steps).await } else { Ok(channel) }
+    }
+
+    /// Returns the host too: the name a component's server proves by TLS.
+    async fn open_tcp(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<(Channel, String), Failure> {
+        let targets = targets(identity, deadline).await?;
+        let mut failure = unreachable(identity.jid.domain().as_str(), "no host to try");
+        for (host, port) in targets {
+            let addresses = match timeout_at(deadline, lookup_host((host.as_str(), port))).await {
+                Err(_) => return Err(Failure::Silent),
+                Ok(Err(error)) => {
+                    failure = unreachable(&host, &error.to_string());
+                    continue;
+                }
+                Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+            };
+            steps.passed(Stage::Resolved { host: host.clone(), port });
+            for (tried, address) in addresses.iter().enumerate() {
+                // Each address its share of the time, so that a dead one leaves some for the next.
+                let now = Instant::now();
+                let share = deadline.saturating_duration_since(now) / (addresses.len() - tried) as u32;
+                match timeout_at(now + share, TcpStream::connect(address)).await {
+                    Ok(Ok(socket)) => return Ok((Channel::over_tcp(socket), host)),
+                    Ok(Err(error)) => failure = unreachable(&address.to_string(), &error.to_string()),
+                    Err(_) => failure = unreachable(&address.to_string(), "no answer"),
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn over_tcp(socket: TcpStream) -> Channel {
+        // Every write is a whole turn of the conversation: waiting for more of it only costs time.
+        if let Err(error) = socket.set_nodelay(true) {
+            log::debug!("TCP_NODELAY: {error}");
+        }
+        Channel { tcp: socket.as_fd().try_clone_to_owned().ok(), socket: Box::new(socket) }
+    }
+
+    /// Goes on over TLS. `host` is the name that counts for a component; an account's server proves the domain.
+    pub async fn secure(
+        self,
+        identity: &Identity,
+        host: &str,
+        deadline: Instant,
+        steps: &Steps,
+    ) -> Result<Channel, Failure> {
+        let name = if identity.is_component() { host } else { identity.jid.domain().as_str() };
+        let direct = identity.security == Security::Direct;
+        let secured = timeout_at(deadline, tls::secure(identity, name, direct, self.socket)).await;
+        let stream = secured.map_err(|_| Failure::Silent)??;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        steps.passed(Stage::Secured { certificate: certificate.map(|der| der.to_vec()) });
+        Ok(Channel { socket: Box::new(stream), tcp: self.tcp })
+    }
+
+    /// Reads what is there, at least a byte; 0 at the end. Safe to drop half-way.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // COMPAT: Prosody's TLS writes meet Nagle and our delayed ACK, which costs 40 ms a turn; the kernel forgets
+        // the option after a while.
+        if let Some(tcp) = &self.tcp
+            && let Err(error) = rustix::net::sockopt::set_tcp_quickack(tcp, true)
+        {
+            log::trace!("TCP_QUICKACK: {error}");
+        }
+        self.socket.read(buffer).await
+    }
+
+    /// Writes all of it.
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        self.socket.flush().await
+    }
+
+    /// Ends our side.
+    pub async fn shutdown(&mut self) -> std::io::Result<()> {
+        self.socket.shutdown().await
+    }
+}
+
+async fn targets(identity: &Identity, deadline: Instant) -> Result<Vec<dns::Target>, Failure> {
+    let (service, port) = match identity.security {
+        Security::Direct => ("_xmpps-client._tcp", CLIENT_DIRECT_PORT),
+        Security::StartTls | Security::None => ("_xmpp-client._tcp", CLIENT_PORT),
+    };
+    match (&identity.host, identity.is_component()) {
+        (Some(Host::Name(name)), true) => Ok(vec![(name.clone(), identity.port.unwrap_or(COMPONENT.1))]),
+        (_, true) => Ok(vec![(COMPONENT.0.to_owned(), identity.port.unwrap_or(COMPONENT.1))]),
+        (Some(Host::Name(name)), false) => Ok(vec![(name.clone(), identity.port.unwrap_or(port))]),
+        (_, false) => {
+            let domain = identity.jid.domain().as_str();
+            let found = dns::targets(ResolvConf::default(), service, domain, identity.port.unwrap_or(port));
+            let found = timeout_at(deadline, found).await.map_err(|_| Failure::Silent)?;
+            found.ok_or_else(|| unreachable(domain, "its DNS says that there is no XMPP service for clients"))
+        }
+    }
+}
+
+fn unreachable(to: &str, reason: &str) -> Failure {
+    Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
+}
