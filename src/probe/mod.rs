@@ -1,6 +1,7 @@
 //! The XMPP side.
 
 mod backoff;
+pub mod certificate;
 pub mod connect;
 pub mod dns;
 pub mod errands;

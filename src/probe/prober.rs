@@ -41,10 +41,11 @@ pub struct Unasked {
     pub retry_after: Duration,
 }
 
-/// The handle of one identity's task.
+/// A handle of one identity's task. When the last one is dropped, the task answers what is in hand, closes the session
+/// and ends.
+#[derive(Clone)]
 pub struct Prober {
     errands: mpsc::Sender<Errand>,
-    task: JoinHandle<()>,
 }
 
 /// How a prober behaves, beside what the identity says.
@@ -79,7 +80,7 @@ impl Errand {
 }
 
 impl Prober {
-    pub fn spawn(identity: Identity, manner: Manner) -> Prober {
+    pub fn spawn(identity: Identity, manner: Manner) -> (Prober, JoinHandle<()>) {
         let (errands, inbox) = mpsc::channel(QUEUE);
         let task = Task {
             identity: Arc::new(identity),
@@ -91,7 +92,7 @@ impl Prober {
             counter: 0,
             answered: 0,
         };
-        Prober { errands, task: tokio::spawn(task.run()) }
+        (Prober { errands }, tokio::spawn(task.run()))
     }
 
     /// Asks for the presence of `jid`; the answer is there by `deadline`.
@@ -118,14 +119,6 @@ impl Prober {
         match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) | Err(_) => Err(silent()),
-        }
-    }
-
-    /// Answers what is in hand, closes the session, and is gone.
-    pub async fn close(self) {
-        drop(self.errands);
-        if let Err(error) = self.task.await {
-            log::error!("the session's task: {error}");
         }
     }
 }
