@@ -51,7 +51,7 @@ impl Reader {
         let host = self.value(xmpp, const { key(Section::Xmpp, "host") }, values::host);
         let port = self.number(xmpp, const { key(Section::Xmpp, "port") });
         let security = self.choice(xmpp, const { key(Section::Xmpp, "security") });
-        let ca_file = self.path(xmpp, const { key(Section::Xmpp, "ca_file") }, Claimed::Readable);
+        let ca_file = self.claimed_path(xmpp, const { key(Section::Xmpp, "ca_file") }, Claimed::Readable);
         let verify = self.or_default(xmpp, const { key(Section::Xmpp, "verify") }, values::yes_no);
         let timeout = self.number_or_default(xmpp, const { key(Section::Xmpp, "timeout") });
         let linger = self.linger(xmpp);
@@ -73,7 +73,7 @@ impl Reader {
             // The table's range is that of u16.
             port: port.ok().flatten().and_then(|port| u16::try_from(port).ok()),
             security,
-            ca_file: ca_file.ok().flatten(),
+            ca_file,
             verify,
             timeout: Duration::from_secs(timeout),
             linger,
@@ -98,7 +98,7 @@ impl Reader {
         const PASSWORD: &Key = key(Section::Xmpp, "password");
         const FILE: &Key = key(Section::Xmpp, "password_file");
         let written = self.value(xmpp, PASSWORD, |text| Ok(Secret::new(text.to_owned())));
-        let file = self.path(xmpp, FILE, Claimed::Password);
+        let file = self.path(xmpp, FILE);
         match (written, file) {
             (Ok(None), Ok(None)) => {
                 let allowed = "password or password_file".to_owned();
@@ -110,7 +110,10 @@ impl Reader {
                 None
             }
             (Ok(Some(password)), _) => Some(password),
-            (_, Ok(Some(_))) => Some(Secret::new(String::new())),
+            (_, Ok(Some(path))) => {
+                self.claim(xmpp, FILE, &path, Claimed::Password);
+                Some(Secret::new(String::new()))
+            }
             (_, _) => None,
         }
     }

@@ -150,7 +150,8 @@ pub const KEYS: &[Key] = &[
         "directory",
         Kind::Folder,
         Otherwise {
-            says: "$STATE_DIRECTORY, else /var/lib/webpresence where it is ours, else ~/.cache/webpresence, else memory",
+            says: "$STATE_DIRECTORY, else /var/lib/webpresence where it is ours, else ~/.cache/webpresence, else \
+             memory",
             sample: "/var/lib/webpresence",
         },
         "Where processes share what they know. Made when missing, ours alone (0700), never below /tmp, /var/tmp or \
@@ -297,8 +298,10 @@ impl fmt::Display for Kind {
         match self {
             Kind::Jid => f.write_str("a domain (component) or user@domain (account), without a resource"),
             Kind::Secret => f.write_str("any text in one line"),
-            Kind::File => f.write_str("the path of a file, from here where it is relative"),
-            Kind::Folder => f.write_str("the path of a directory, from here where it is relative"),
+            Kind::File => f.write_str("the path of a file (a relative one starts at the folder of webpresence.ini)"),
+            Kind::Folder => {
+                f.write_str("the path of a directory (a relative one starts at the folder of webpresence.ini)")
+            }
             Kind::Host => f.write_str("a host name, an IP address, or unix:/PATH"),
             Kind::Hosts => f.write_str("host names or IP addresses, separated by commas or spaces"),
             Kind::Domains => f.write_str("names and *.name, separated by commas or spaces, at least one plain name"),

@@ -97,7 +97,7 @@ mod tests {
         #[test]
         fn line_by_line_agrees_with_the_whole_file(
             content in prop::collection::vec(("[a-z]{1,8}( [a-z]{1,8})?", prop::collection::vec(
-                ("[a-z_.]{1,10}", "[ -\\[\\]-~äß]{0,20}", "( = |=|:|: )", "(|\r)\n(\n|; c = 1\n|# [x\n)?"), 0..6)), 0..6),
+                ("[a-z_.]{1,10}", "[ -\\[\\]-~äß]{0,20}", "( = |=|:|: )", "(|\r)\n(\n|; c = 1\n|# x\n)?"), 0..6)), 0..6),
         ) {
             let mut text = String::new();
             for (name, pairs) in &content {

@@ -3,6 +3,7 @@
 //! means is decided by `parse`.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -44,12 +45,14 @@ pub struct Environment {
 
 impl Environment {
     pub fn from_process() -> Environment {
-        let uid = rustix::process::geteuid().as_raw();
-        let state_directories = env::var_os("STATE_DIRECTORY").unwrap_or_default();
+        Environment::new(|name| env::var_os(name), rustix::process::geteuid().as_raw())
+    }
+
+    fn new(var: impl Fn(&str) -> Option<OsString>, uid: u32) -> Environment {
+        let state_directories = var("STATE_DIRECTORY").unwrap_or_default();
         Environment {
-            config: env::var_os("WEBPRESENCE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from),
-            // suexec and most FastCGI managers hand over no HOME.
-            home: absolute(env::var_os("HOME").map(PathBuf::from)).or_else(|| home_of(uid)),
+            config: var("WEBPRESENCE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from),
+            home: home(absolute(var("HOME").map(PathBuf::from)), uid),
             state_directory: absolute(env::split_paths(&state_directories).next()),
             executable: env::current_exe().ok(),
             etc: PathBuf::from("/etc/webpresence"),
@@ -159,7 +162,7 @@ fn check_files(draft: &mut Draft, mode: u32) {
             Claimed::Cache => lasting(&claim.path),
         };
         if let Err(fault) = checked {
-            draft.report.add(Some(claim.line), &claim.section, claim.key, fault);
+            draft.report.add(claim.line, &claim.section, claim.key, fault);
         }
     }
 }
@@ -204,7 +207,7 @@ fn folder(path: &Path) -> Result<(), Fault> {
 
 /// The path itself was judged with the text; a link may still lead into a temporary folder.
 fn lasting(path: &Path) -> Result<(), Fault> {
-    if is_temporary(&real_path(path)) && !is_temporary(path) {
+    if is_temporary(&real_path(path)) {
         return Err(Fault::Value { why: TEMPORARY, allowed: OWN_FOLDER.to_owned() });
     }
     Ok(())
@@ -228,9 +231,12 @@ fn absolute(path: Option<PathBuf>) -> Option<PathBuf> {
     path.filter(|path| path.is_absolute())
 }
 
-fn home_of(uid: u32) -> Option<PathBuf> {
-    let passwd = fs::read("/etc/passwd").ok()?;
-    absolute(home_in(&String::from_utf8_lossy(&passwd), uid))
+/// `HOME` where that is the user's own. suexec hands over none, and what drops its privileges may leave root's: then
+/// the one that `/etc/passwd` names.
+fn home(variable: Option<PathBuf>, uid: u32) -> Option<PathBuf> {
+    let is_own = |home: &PathBuf| fs::metadata(home).is_ok_and(|metadata| metadata.uid() == uid);
+    let named = || home_in(&String::from_utf8_lossy(&fs::read("/etc/passwd").ok()?), uid);
+    variable.clone().filter(is_own).or_else(|| absolute(named())).or(variable)
 }
 
 /// The sixth field of the user's line (passwd(5)).
@@ -243,6 +249,42 @@ fn home_in(passwd: &str, uid: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A user whom no machine knows.
+    const NOBODY: u32 = 3_999_999_999;
+
+    #[test]
+    fn the_process_says_where_to_look() {
+        type Seen<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>);
+        let table: [(&[(&str, &str)], Seen); 4] = [
+            (&[], (None, None, None)),
+            (
+                &[("WEBPRESENCE_CONFIG", "wp.ini"), ("HOME", "/home/a"), ("STATE_DIRECTORY", "/srv/a:/srv/b")],
+                (Some("wp.ini"), Some("/home/a"), Some("/srv/a")),
+            ),
+            (&[("WEBPRESENCE_CONFIG", ""), ("HOME", ""), ("STATE_DIRECTORY", "")], (None, None, None)),
+            (&[("HOME", "home/a"), ("STATE_DIRECTORY", "srv/a")], (None, None, None)),
+        ];
+        for (variables, expected) in table {
+            let var = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.into());
+            let env = Environment::new(var, NOBODY);
+            let seen =
+                [&env.config, &env.home, &env.state_directory].map(|path| path.as_ref().and_then(|p| p.to_str()));
+            assert_eq!((seen[0], seen[1], seen[2]), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn another_users_home_is_not_ours() {
+        let own = tempfile::tempdir().expect("a temporary folder");
+        let uid = fs::metadata(own.path()).expect("it is there").uid();
+        assert_eq!(home(Some(own.path().to_owned()), uid), Some(own.path().to_owned()));
+        let passwd = fs::read_to_string("/etc/passwd").expect("users");
+        let root = home_in(&passwd, 0).expect("there is a user 0");
+        // The path is nobody's, least of all root's.
+        assert_eq!(home(Some("/no/such/home".into()), 0), Some(root));
+        assert_eq!(home(Some("/no/such/home".into()), NOBODY), Some("/no/such/home".into()));
+    }
 
     #[test]
     fn homes_are_found_by_number() {

@@ -25,7 +25,7 @@ pub(super) const OWN_FOLDER: &str = "a directory of its own outside /tmp, /var/t
 pub fn parse(text: &str, file: &Path) -> Result<Config, Errors> {
     let mut draft = draft(text, file);
     for claim in draft.claims.iter().filter(|claim| claim.what == Claimed::Password) {
-        draft.report.add(Some(claim.line), &claim.section, claim.key, Fault::NeedsFile);
+        draft.report.add(claim.line, &claim.section, claim.key, Fault::NeedsFile);
     }
     draft.report.finish(draft.config)
 }
@@ -60,9 +60,11 @@ pub(super) fn draft(text: &str, file: &Path) -> Draft {
 impl Reader {
     fn cache(&mut self, block: &Block) -> CacheSettings {
         const DIRECTORY: &Key = key(Section::Cache, "directory");
-        let directory = self.path(block, DIRECTORY, Claimed::Cache).ok().flatten();
-        if directory.as_deref().is_some_and(values::is_temporary) {
-            self.refuse(block, DIRECTORY, TEMPORARY, OWN_FOLDER);
+        let directory = self.path(block, DIRECTORY).ok().flatten();
+        match &directory {
+            Some(path) if values::is_temporary(path) => self.refuse(block, DIRECTORY, TEMPORARY, OWN_FOLDER),
+            Some(path) => self.claim(block, DIRECTORY, path, Claimed::Cache),
+            None => {}
         }
         let entries = self.number_or_default(block, const { key(Section::Cache, "entries") });
         CacheSettings {
@@ -75,10 +77,9 @@ impl Reader {
     }
 
     fn images(&mut self, block: &Block) -> ImageSettings {
-        let directory = self.path(block, const { key(Section::Images, "directory") }, Claimed::Folder);
         let hosts = self.value(block, const { key(Section::Images, "redirect_hosts") }, values::hosts);
         ImageSettings {
-            directory: directory.ok().flatten(),
+            directory: self.claimed_path(block, const { key(Section::Images, "directory") }, Claimed::Folder),
             theme: self.choice_or_default(block, const { key(Section::Images, "theme") }).to_owned(),
             redirect_hosts: hosts.ok().flatten().unwrap_or_default(),
         }

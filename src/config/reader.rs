@@ -22,7 +22,7 @@ pub(super) type Given<T> = Result<Option<T>, Reported>;
 
 /// A file or folder that the text names, and what it must be.
 pub(super) struct Claim {
-    pub line: usize,
+    pub line: Option<usize>,
     /// The header of the section, which is also how the identity is found that a password is for.
     pub section: String,
     pub key: &'static str,
@@ -55,15 +55,22 @@ impl Reader {
         self.or_default(block, key, word_among(key))
     }
 
-    /// A path, which starts at the file's folder where it is relative, and a claim on what is there.
-    pub fn path(&mut self, block: &Block, key: &'static Key, what: Claimed) -> Given<PathBuf> {
+    /// A path, which starts at the file's folder where it is relative.
+    pub fn path(&mut self, block: &Block, key: &'static Key) -> Given<PathBuf> {
         let folder = self.report.file.parent().map(Path::to_owned).unwrap_or_default();
-        let path = self.value(block, key, |text| Ok(folder.join(text)));
-        if let (Ok(Some(path)), Some(entry)) = (&path, block.entry(key)) {
-            let (line, section, path) = (entry.line, block.header(), path.clone());
-            self.claims.push(Claim { line, section, key: key.name, path, what });
-        }
-        path
+        self.value(block, key, |text| Ok(folder.join(text)))
+    }
+
+    /// A path, and the claim that this is there.
+    pub fn claimed_path(&mut self, block: &Block, key: &'static Key, what: Claimed) -> Option<PathBuf> {
+        let path = self.path(block, key).ok().flatten()?;
+        self.claim(block, key, &path, what);
+        Some(path)
+    }
+
+    pub fn claim(&mut self, block: &Block, key: &'static Key, path: &Path, what: Claimed) {
+        let line = block.entry(key).map(|entry| entry.line).or(block.line);
+        self.claims.push(Claim { line, section: block.header(), key: key.name, path: path.to_owned(), what });
     }
 
     /// The key's value, else the table's default.

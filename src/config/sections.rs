@@ -160,19 +160,23 @@ fn nearest(written: &str, known: impl IntoIterator<Item = &'static str>) -> Opti
     (distance <= (name.len() / 3).max(1)).then_some(name)
 }
 
-/// How many letters must be added, left out or replaced (Levenshtein).
+/// How many letters must be added, left out, replaced or exchanged with their neighbour (optimal string alignment).
 fn distance(a: &[char], b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=a.len()).collect();
-    for (i, cb) in b.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, ca) in a.iter().enumerate() {
-            let replaced = diagonal + usize::from(*ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let b: Vec<char> = b.chars().collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[a.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -189,7 +193,8 @@ mod tests {
             ("redirecthosts", Some("redirect_hosts")),
             ("redirect-hosts", Some("redirect_hosts")),
             ("tl", Some("ttl")),
-            ("jdi", None),
+            ("jdi", Some("jid")),
+            ("ijd2", None),
             ("", None),
             ("colour", None),
         ];

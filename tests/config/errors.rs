@@ -32,7 +32,7 @@ F:2: [xmpp] jid: has a resource; allowed: a domain (component) or user@domain (a
 F:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, tls, \
 ca_file, verify, timeout, linger, server, resource
 F:6: [xmpp] verify: the key stands already on line 5
-F:7: [cahce] unknown section, perhaps cache; allowed: xmpp, access, cache, images, text, log
+F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, cache, images, text, log
 F:9: [cache] ttl: is out of range; allowed: 1 to 86400 seconds";
     assert_eq!(refuse(text), expected);
     assert_eq!(refuse(&text.replace('\n', "\r\n")), expected);
@@ -69,24 +69,30 @@ fn lines_and_names_must_be_known() {
     check_after(
         component,
         &[
-            ("nonsense", "F:4: [xmpp] not understood; allowed: [section], key = value, ; comment"),
-            ("[cache", "F:4: [xmpp] not understood; allowed: [section], key = value, ; comment"),
-            ("[cache] ; mine", "F:4: [xmpp] not understood; allowed: [section], key = value, ; comment"),
-            ("verify = y\res", "F:4: [xmpp] there is a control character in this line"),
+            ("nonsense", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
+            ("[cache", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
+            ("[cache] ; mine", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
+            ("verify = y\res", "F:4: [xmpp]: there is a control character in this line"),
             ("[]", "F:4: unknown section; allowed: xmpp, access, cache, images, text, log"),
-            ("[viewers]\na = b", "F:4: [viewers] unknown section; allowed: xmpp, access, cache, images, text, log"),
-            ("[LOG]", "F:4: [LOG] unknown section, perhaps log; allowed: xmpp, access, cache, images, text, log"),
-            ("[log a]", "F:4: [log a] unknown section, perhaps log; allowed: xmpp, access, cache, images, text, log"),
-            ("[xmpp]", "F:4: [xmpp] the section stands already on line 1"),
+            ("[viewers]\na = b", "F:4: [viewers]: unknown section; allowed: xmpp, access, cache, images, text, log"),
+            ("[LOG]", "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, cache, images, text, log"),
+            (
+                "[log a]",
+                "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, cache, images, text, \
+             log",
+            ),
+            ("[xmpp]", "F:4: [xmpp]: the section stands already on line 1"),
             (
                 "[log]\n[log]\nlevel = x",
-                "F:5: [log] the section stands already on line 4\nF:6: [log] level: is not one of the words for it; allowed: error, warn, info, debug, trace, off",
+                "F:5: [log]: the section stands already on line 4\nF:6: [log] level: is not one of the words for \
+                 it; allowed: error, warn, info, debug, trace, off",
             ),
             (
                 "[log]\nlevel = off\n[log]\nlevel = off",
-                "F:6: [log] the section stands already on line 4\nF:7: [log] level: the key stands already on line 5",
+                "F:6: [log]: the section stands already on line 4\nF:7: [log] level: the key stands already on line \
+                 5",
             ),
-            ("[access two]", "F:4: [access two] belongs to no identity: there is no [xmpp] of the same name"),
+            ("[access two]", "F:4: [access two]: belongs to no identity: there is no [xmpp] of the same name"),
             ("[log]\nwidth = 5", "F:5: [log] width: unknown key; allowed: level, target"),
             ("[log]\nLevel = off", "F:5: [log] Level: unknown key, perhaps level; allowed: level, target"),
             ("[log]\nttl = 5", "F:5: [log] ttl: unknown key, it belongs to [cache]; allowed: level, target"),
@@ -102,14 +108,16 @@ fn lines_and_names_must_be_known() {
             ("[text]\naway.de = x\naway.DE = y", "F:6: [text] away.DE: the key stands already on line 5"),
             (
                 "[text]\noffline = x",
-                "F:5: [text] offline: unknown key; allowed: available, chat, away, xa, dnd, unavailable, forbidden, unknown",
+                "F:5: [text] offline: unknown key; allowed: available, chat, away, xa, dnd, unavailable, forbidden, \
+                 unknown",
             ),
         ],
     );
     check(&[("jid = a\n[xmpp]\njid = a.example\npassword = x", "F:1: jid: stands before the first [section]")]);
     for name in ["../x", ".x", "x.", "a b", "ä", &"x".repeat(65)] {
         let expected = format!(
-            "F:4: [xmpp {name}] the section's name is not allowed; allowed: up to 64 letters, digits, - _ and inner dots"
+            "F:4: [xmpp {name}]: the section's name is not allowed; allowed: up to 64 letters, digits, - _ and \
+             inner dots"
         );
         assert_eq!(refuse(&component(&format!("[xmpp {name}]\njid = b.example\npassword = x"))), expected);
     }
@@ -123,7 +131,8 @@ fn a_component_must_fit_its_connection() {
             ("security = starttls", "F:4: [xmpp] security: a component has no starttls; allowed: direct, none"),
             (
                 "host = xmpp.example.com",
-                "F:1: [xmpp] security: is missing; allowed: direct, or none on purpose, for a component on another machine",
+                "F:1: [xmpp] security: is missing; allowed: direct, or none on purpose, for a component on another \
+                 machine",
             ),
             (
                 "host = unix:/run/x\nport = 5347",
@@ -131,11 +140,13 @@ fn a_component_must_fit_its_connection() {
             ),
             (
                 "linger = 40",
-                "F:4: [xmpp] linger: is not longer than ttl + refresh of [cache] (30 + 10 seconds); allowed: 0, or more than 40",
+                "F:4: [xmpp] linger: is not longer than ttl + refresh of [cache] (30 + 10 seconds); allowed: 0, or \
+                 more than 40",
             ),
             (
                 "linger = 86400\n[cache]\nttl = 86400",
-                "F:4: [xmpp] linger: is not longer than ttl + refresh of [cache] (86400 + 10 seconds); allowed: 0, or more than 86410",
+                "F:4: [xmpp] linger: is not longer than ttl + refresh of [cache] (86400 + 10 seconds); allowed: 0, \
+                 or more than 86410",
             ),
         ],
     );
@@ -148,11 +159,13 @@ fn an_account_must_fit_its_connection() {
         &[
             (
                 "security = none",
-                "F:4: [xmpp] security: an account goes without encryption only to a host on this machine; allowed: starttls, direct",
+                "F:4: [xmpp] security: an account goes without encryption only to a host on this machine; allowed: \
+                 starttls, direct",
             ),
             (
                 "host = 192.0.2.1\nsecurity = none",
-                "F:5: [xmpp] security: an account goes without encryption only to a host on this machine; allowed: starttls, direct",
+                "F:5: [xmpp] security: an account goes without encryption only to a host on this machine; allowed: \
+                 starttls, direct",
             ),
             (
                 "host = unix:/run/x",
@@ -165,7 +178,8 @@ fn an_account_must_fit_its_connection() {
 
 #[test]
 fn one_mistake_is_told_once() {
-    let host = "F:4: [xmpp] host: is not a host name or IP address; allowed: a host name, an IP address, or unix:/PATH";
+    let host = "F:4: [xmpp] host: is not a host name or IP address; allowed: a host name, an IP address, or \
+     unix:/PATH";
     assert_eq!(refuse(&component("host = a b")), host);
     assert_eq!(refuse(&account("host = a b\nsecurity = none")), host);
     let security = "F:4: [xmpp] security: is not one of the words for it; allowed: starttls, direct, none";

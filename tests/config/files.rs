@@ -2,7 +2,7 @@
 //! by their bits, so these tests mean the same whoever runs them.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -38,6 +38,8 @@ impl Machine {
     fn put(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         let path = self.at(path);
         fs::create_dir_all(path.parent().expect("it lies in the folder")).expect("a folder");
+        // Who is not root could not write into a file he may only read.
+        let _ = fs::remove_file(&path);
         fs::write(&path, content).expect("a file");
         fs::set_permissions(&path, Permissions::from_mode(mode)).expect("its mode");
         path
@@ -58,7 +60,8 @@ const SOUND: &str = "[xmpp]\njid = presence.example.com\npassword = secret\n";
 #[test]
 fn the_search_has_an_order() {
     let mut machine = Machine::new();
-    let nowhere = "webpresence.ini: there is no configuration; looked for ~/home/.config/webpresence/webpresence.ini, \
+    let nowhere = "webpresence.ini: there is no configuration; looked for \
+     ~/home/.config/webpresence/webpresence.ini, \
                    ~/cgi-bin/webpresence.ini, ~/etc/webpresence.ini";
     assert_eq!(machine.found(None), nowhere);
     for path in ["etc/webpresence.ini", "cgi-bin/webpresence.ini", "home/.config/webpresence/webpresence.ini"] {
@@ -72,6 +75,17 @@ fn the_search_has_an_order() {
 
     machine.env = Environment { config: None, home: None, executable: None, ..machine.env };
     assert_eq!(machine.found(None), "~/etc/webpresence.ini");
+}
+
+#[test]
+fn what_bars_the_way_is_told() {
+    let mut machine = Machine::new();
+    machine.put("home", "a file where a folder should be", 0o600);
+    machine.env.executable = None;
+    let expected = "webpresence.ini: there is no configuration; looked for \
+     ~/home/.config/webpresence/webpresence.ini (not \
+                    a directory), ~/etc/webpresence.ini";
+    assert_eq!(machine.found(None), expected);
 }
 
 #[test]
@@ -107,7 +121,10 @@ fn a_file_must_be_a_bounded_text() {
     let fill = |bytes: usize| format!("{SOUND};{}", "x".repeat(bytes - SOUND.len() - 1));
     let latin1 = b"[xmpp]\n; gr\xfc\xdfe\n";
     let pipe = machine.at("pipe.ini");
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("a pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect(
+        "a \
+     pipe",
+    );
     let table = [
         (machine.put("a.ini", fill(256 * 1024), 0o600), "~/a.ini"),
         (machine.put("b.ini", fill(256 * 1024 + 1), 0o600), "~/b.ini: is too large; allowed: up to 262144 bytes"),
@@ -157,7 +174,8 @@ fn a_password_may_be_in_a_file_of_its_own() {
         (
             b"pw",
             0o644,
-            "everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with the group of the web server",
+            "everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with the group of \
+             the web server",
         ),
         (b"", 0o600, "the file is empty; allowed: one line of text"),
         (b"\n", 0o600, "the file is empty; allowed: one line of text"),
@@ -192,7 +210,7 @@ tls, ca_file, verify, timeout, linger, server, resource
 ~/wp.ini:5: [xmpp] ca_file: there is no such file
 ~/wp.ini:8: [xmpp b] password: everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with \
 the group of the web server
-~/wp.ini:9: [cash] unknown section, perhaps cache; allowed: xmpp, access, cache, images, text, log
+~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, cache, images, text, log
 ~/wp.ini:11: [images] directory: is not a directory
 ~/wp.ini:13: [log] level: is not one of the words for it; allowed: error, warn, info, debug, trace, off";
     assert_eq!(machine.found(Some(&file)), expected);
@@ -223,13 +241,15 @@ fn the_cache_follows_the_machine() {
         let config = load(Some(&file), &machine.env).expect("the file is sound");
         assert_eq!(config.cache.directory, expected.map(PathBuf::from), "{state:?} {var_lib} {uid} {home:?}");
     };
-    // The root folder is there on every machine, and belongs to user 0.
-    check(Some("/srv/state"), "/", 0, Some("/home/a"), Some("/srv/state"));
-    check(None, "/", 0, Some("/home/a"), Some("/"));
-    check(None, "/", 1, Some("/home/a"), Some("/home/a/.cache/webpresence"));
-    check(None, "/no/such/folder", 0, Some("/home/a"), Some("/home/a/.cache/webpresence"));
-    check(None, "/", 1, None, None);
-    check(Some("/tmp/state"), "/", 1, Some("/dev/shm/a"), None);
+    // The root folder is there on every machine.
+    let owner = fs::metadata("/").expect("it is there").uid();
+    let other = owner + 1;
+    check(Some("/srv/state"), "/", owner, Some("/home/a"), Some("/srv/state"));
+    check(None, "/", owner, Some("/home/a"), Some("/"));
+    check(None, "/", other, Some("/home/a"), Some("/home/a/.cache/webpresence"));
+    check(None, "/no/such/folder", owner, Some("/home/a"), Some("/home/a/.cache/webpresence"));
+    check(None, "/", other, None, None);
+    check(Some("/tmp/state"), "/", other, Some("/dev/shm/a"), None);
 
     let configured = machine.put("wp.ini", format!("{SOUND}[cache]\ndirectory = /srv/own\n"), 0o600);
     machine.env.state_directory = Some("/srv/state".into());
@@ -246,7 +266,8 @@ fn no_link_leads_the_cache_into_a_temporary_folder() {
     let machine = Machine::new();
     let text = format!("{SOUND}[cache]\ndirectory = {}/cache\n", link.display());
     let file = machine.put("wp.ini", text, 0o600);
-    let expected = "~/wp.ini:5: [cache] directory: is in a folder for temporary files, where anybody may write; allowed: \
+    let expected = "~/wp.ini:5: [cache] directory: is in a folder for temporary files, where anybody may write; \
+     allowed: \
                     a directory of its own outside /tmp, /var/tmp and /dev/shm";
     assert_eq!(machine.found(Some(&file)), expected);
 }

@@ -104,7 +104,8 @@ fn every_key_knows_both_sides_of_its_range() {
 fn the_cache_is_never_in_a_temporary_folder() {
     for path in ["/tmp", "/tmp/x", "/var/tmp/x", "/dev/shm/x", "/srv/../tmp/x"] {
         let text = super::component(&format!("[cache]\ndirectory = {path}"));
-        let expected = "F:5: [cache] directory: is in a folder for temporary files, where anybody may write; allowed: a \
+        let expected = "F:5: [cache] directory: is in a folder for temporary files, where anybody may write; \
+         allowed: a \
                         directory of its own outside /tmp, /var/tmp and /dev/shm";
         assert_eq!(super::refuse(&text), expected, "{path}");
     }
@@ -154,7 +155,8 @@ fn the_reference_has_a_row_for_every_key() {
         assert_eq!(cells.len(), 4, "{row}");
         assert_eq!(cells[0], format!("| `{}`", key.name));
     }
-    let timeout = "| `timeout` | 1 to 60 seconds | `5` | How long a visitor waits for an answer at most, whatever the \
+    let timeout = "| `timeout` | 1 to 60 seconds | `5` | How long a visitor waits for an answer at most, whatever \
+     the \
                    XMPP server does. |";
     let verify = "| `verify` | `yes`, `no` | `yes` | Whether the server's certificate is checked. Without the check \
                   anybody on the way can read the password. |";
