@@ -23,8 +23,8 @@ pub const KEYS: &[Key] = &[
         Kind::Secret,
         Required("change me"),
         "The component's secret or the account's password, exactly as it stands up to the end of the line: quotes, \
-         # and ; belong to it. Required unless password_file is there; then nobody but the owner and the group may \
-         be allowed to read this file.",
+         # and ; belong to it. With it in this file, only its owner and group may be allowed to read the file. It \
+         goes without where password_file is there.",
     ),
     row(
         Xmpp,
