@@ -2,5 +2,6 @@
 
 pub mod cache;
 pub mod config;
+pub mod gateway;
 pub mod presence;
 pub mod web;
