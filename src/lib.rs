@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod config;
+pub mod gateway;
 pub mod presence;
 pub mod probe;
 pub mod web;
