@@ -1,0 +1,11 @@
+//! `type=text`: one line for people and for programs that compare it.
+
+use super::words::Wording;
+use crate::presence::Presence;
+
+pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// The status text in one line, else the state's word. Never empty.
+pub fn text(presence: &Presence, wording: Wording) -> String {
+    wording.line(presence).unwrap_or_else(|| wording.word(presence.state).to_owned()) + "\n"
+}
