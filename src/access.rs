@@ -40,10 +40,9 @@ fn holds(pattern: &DomainPattern, domain: &str) -> bool {
     match pattern {
         DomainPattern::Exactly(name) => domain.eq_ignore_ascii_case(name),
         DomainPattern::Below(name) => {
-            let (Some(cut), lower) = (domain.len().checked_sub(name.len()), name.to_ascii_lowercase()) else {
-                return false;
-            };
-            domain.to_ascii_lowercase().ends_with(&lower) && domain.as_bytes()[..cut].ends_with(b".") && cut > 1
+            let domain = domain.to_ascii_lowercase();
+            let head = domain.strip_suffix(&name.to_ascii_lowercase());
+            head.is_some_and(|head| head.len() > 1 && head.ends_with('.'))
         }
     }
 }

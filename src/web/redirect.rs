@@ -288,15 +288,14 @@ mod tests {
     #[test]
     fn unknown_is_offline_only_for_an_author_of_images() {
         let images = ("images", "/--IMAGE--");
-        let rows: [(&[(&str, &str)], Option<&str>); 6] = [
-            (&[images], Some("/offline")),
+        for (pairs, expected) in [
+            (&[images][..], Some("/offline")),
             (&[images, ("offline", "/gone")], Some("/gone")),
             (&[images, ("unknown", "/who")], Some("/who")),
             (&[("unknown", "/who")], Some("/who")),
             (&[("offline", "/gone")], None),
             (&[], None),
-        ];
-        for (pairs, expected) in rows {
+        ] {
             let redirects = parse(pairs, &[]).expect("all are allowed");
             assert_eq!(redirects.target(State::Unknown), expected, "{pairs:?}");
             assert_eq!(redirects.is_empty(), pairs.is_empty());
