@@ -16,8 +16,7 @@ use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
 use tokio::runtime::Runtime;
 
-use crate::config::load::{Environment, load};
-use crate::config::{Config, directory, problem};
+use crate::config::{self, Config, Environment, directory, load};
 use crate::gateway::Address;
 
 pub use serve::{cgi, fastcgi};
@@ -72,7 +71,7 @@ impl From<lexopt::Error> for Misuse {
 
 /// Why a command failed.
 enum Failed {
-    Config(problem::Errors),
+    Config(config::Errors),
     /// In one sentence.
     Because(String),
     /// It has said so itself.
@@ -107,8 +106,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match command {
         Command::Help => Ok(print!("{HELP}")),
         Command::Version => Ok(println!("webpresence {}", env!("CARGO_PKG_VERSION"))),
-        Command::ConfigExample => Ok(print!("{}", crate::config::reference::example())),
-        Command::ConfigReference => Ok(print!("{}", crate::config::reference::reference())),
+        Command::ConfigExample => Ok(print!("{}", config::example())),
+        Command::ConfigReference => Ok(print!("{}", config::reference())),
         Command::Serve(addresses) => serve::serve(file, &addresses),
         Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
         Command::Probe(jids) => configured(file).and_then(|config| probe::probe(&config, &jids)),

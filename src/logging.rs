@@ -26,7 +26,7 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
             })?;
             builder.target(Target::Pipe(Box::new(file)));
             builder.format(|out, record| {
-                let now = httpdate::fmt_http_date(std::time::SystemTime::now());
+                let now = out.timestamp_seconds();
                 writeln!(out, "{now} {}: {}", record.level(), record.args())
             });
         }

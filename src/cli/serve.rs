@@ -11,8 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::{Failed, configured, runtime, shared_directory};
-use crate::config::Config;
-use crate::config::load::{Environment, load};
+use crate::config::{Config, Environment, load};
 use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
 use crate::render::folder::Folder;

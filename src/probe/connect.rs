@@ -11,11 +11,6 @@ use super::steps::{Stage, Steps};
 use super::{Failure, dns, tls};
 use crate::config::{Host, Identity, Security};
 
-/// Where a component finds its server unless told otherwise.
-const COMPONENT: (&str, u16) = ("127.0.0.1", 5347);
-const CLIENT_PORT: u16 = 5222;
-const CLIENT_DIRECT_PORT: u16 = 5223;
-
 /// What an XMPP stream runs over.
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
@@ -31,10 +26,10 @@ impl Channel {
     /// Connects as `identity` is configured to, with TLS where it is direct.
     pub async fn open(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
         let direct = identity.security == Security::Direct;
-        let (channel, name) = match &identity.host {
-            Some(Host::Unix(path)) => {
+        let (channel, name) = match identity.endpoint() {
+            Some((Host::Unix(path), _)) => {
                 let unreachable = |error: std::io::Error| unreachable(&path.display().to_string(), &error.to_string());
-                let socket = timeout_at(deadline, UnixStream::connect(path)).await;
+                let socket = timeout_at(deadline, UnixStream::connect(&path)).await;
                 let socket = socket.map_err(|_| Failure::Silent)?.map_err(unreachable)?;
                 (Channel { socket: Box::new(socket), tcp: None }, String::new())
             }
@@ -122,21 +117,15 @@ impl Channel {
 }
 
 async fn targets(identity: &Identity, deadline: Instant) -> Result<Vec<dns::Target>, Failure> {
-    let (service, port) = match identity.security {
-        Security::Direct => ("_xmpps-client._tcp", CLIENT_DIRECT_PORT),
-        Security::StartTls | Security::None => ("_xmpp-client._tcp", CLIENT_PORT),
-    };
-    match (&identity.host, identity.is_component()) {
-        (Some(Host::Name(name)), true) => Ok(vec![(name.clone(), identity.port.unwrap_or(COMPONENT.1))]),
-        (_, true) => Ok(vec![(COMPONENT.0.to_owned(), identity.port.unwrap_or(COMPONENT.1))]),
-        (Some(Host::Name(name)), false) => Ok(vec![(name.clone(), identity.port.unwrap_or(port))]),
-        (_, false) => {
-            let domain = identity.jid.domain().as_str();
-            let found = dns::targets(ResolvConf::default(), service, domain, identity.port.unwrap_or(port));
-            let found = timeout_at(deadline, found).await.map_err(|_| Failure::Silent)?;
-            found.ok_or_else(|| unreachable(domain, "its DNS says that there is no XMPP service for clients"))
-        }
+    if let Some((Host::Name(name), port)) = identity.endpoint() {
+        return Ok(vec![(name, port)]);
     }
+    let domain = identity.jid.domain().as_str();
+    let direct = identity.security == Security::Direct;
+    let (service, port) = if direct { ("_xmpps-client._tcp", 5223) } else { ("_xmpp-client._tcp", 5222) };
+    let found = dns::targets(ResolvConf::default(), service, domain, port);
+    let found = timeout_at(deadline, found).await.map_err(|_| Failure::Silent)?;
+    found.ok_or_else(|| unreachable(domain, "its DNS says that there is no XMPP service for clients"))
 }
 
 fn unreachable(to: &str, reason: &str) -> Failure {

@@ -1,6 +1,8 @@
 //! The way of a session, told while it happens, for the commands that show it to a person. Elsewhere nobody listens
 //! and nothing is recorded.
 
+use std::fmt;
+
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
@@ -19,6 +21,18 @@ pub enum Stage {
         certificate: Option<Vec<u8>>,
     },
     LoggedIn,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Lease => f.write_str("its turn"),
+            Stage::Resolved { host, port } => write!(f, "found {host} port {port}"),
+            Stage::Connected => f.write_str("connected"),
+            Stage::Secured { .. } => f.write_str("TLS"),
+            Stage::LoggedIn => f.write_str("logged in"),
+        }
+    }
 }
 
 /// Who listens.
