@@ -46,7 +46,7 @@ impl Icons {
         Icons { folder, made: Mutex::default() }
     }
 
-    /// The file for a state. Scaling a picture for the first time takes milliseconds, a large one tens of them.
+    /// The file for a state. What is not there in this size is computed on the caller's thread the first time.
     pub fn picture(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
         if let Some(file) = self.ready(state, format, size_px) {
             return file;
