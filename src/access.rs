@@ -31,7 +31,8 @@ pub fn is_open(config: &Config) -> bool {
     config.identities.iter().all(|identity| identity.visibility == Visibility::Anyone)
 }
 
-fn serving<'a>(config: &'a Config, target: &BareJid) -> Option<&'a Identity> {
+/// The identity that speaks for a target: the first whose domains hold it.
+pub fn serving<'a>(config: &'a Config, target: &BareJid) -> Option<&'a Identity> {
     let domain = target.domain().as_str();
     config.identities.iter().find(|identity| identity.domains.iter().any(|pattern| holds(pattern, domain)))
 }
@@ -77,6 +78,7 @@ mod tests {
     fn config(identities: Vec<Identity>) -> Config {
         let seconds = Duration::from_secs;
         Config {
+            file: std::path::PathBuf::new(),
             identities,
             cache: CacheSettings {
                 ttl: seconds(30),

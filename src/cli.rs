@@ -9,6 +9,7 @@ mod subscribe;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -88,11 +89,18 @@ impl fmt::Display for Failed {
     }
 }
 
-impl From<std::io::Error> for Failed {
-    fn from(error: std::io::Error) -> Failed {
-        Failed::Because(error.to_string())
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        match error.kind() {
+            // Whoever read our output has seen enough.
+            io::ErrorKind::BrokenPipe => Failed::Told,
+            _ => Failed::Because(error.to_string()),
+        }
     }
 }
+
+/// Where a command writes what it found. Not `println!`, which panics when nobody reads any more.
+type Out<'a> = &'a mut dyn Write;
 
 /// Runs what a person typed.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -103,16 +111,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut out = io::stdout();
+    let out: Out<'_> = &mut out;
     let done = match command {
-        Command::Help => Ok(print!("{HELP}")),
-        Command::Version => Ok(println!("webpresence {}", env!("CARGO_PKG_VERSION"))),
-        Command::ConfigExample => Ok(print!("{}", config::example())),
-        Command::ConfigReference => Ok(print!("{}", config::reference())),
+        Command::Help => write!(out, "{HELP}").map_err(Failed::from),
+        Command::Version => writeln!(out, "webpresence {}", env!("CARGO_PKG_VERSION")).map_err(Failed::from),
+        Command::ConfigExample => write!(out, "{}", config::example()).map_err(Failed::from),
+        Command::ConfigReference => write!(out, "{}", config::reference()).map_err(Failed::from),
         Command::Serve(addresses) => serve::serve(file, &addresses),
         Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
-        Command::Probe(jids) => configured(file).and_then(|config| probe::probe(&config, &jids)),
-        Command::Subscribe(jids) => configured(file).and_then(|config| subscribe::subscribe(&config, &jids)),
-        Command::Check => check::check(file),
+        Command::Probe(jids) => configured(file).and_then(|config| probe::probe(&config, &jids, out)),
+        Command::Subscribe(jids) => configured(file).and_then(|config| subscribe::subscribe(&config, &jids, out)),
+        Command::Check => check::check(file, out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,9 +167,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
         (Some("subscribe"), [_, ..]) => Command::Subscribe(jids(values)?),
         (Some(name @ ("probe" | "subscribe")), []) => return Err(Misuse(format!("{name} takes one JID or more"))),
         (Some("check"), []) => Command::Check,
-        (Some("config"), []) => {
-            flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?
-        }
+        (Some("config"), []) => flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?,
         (Some("serve" | "check" | "config"), [extra, ..]) => {
             return Err(Misuse(format!("unexpected argument {extra:?}")));
         }

@@ -21,9 +21,10 @@ pub fn start(settings: &LogSettings) -> io::Result<()> {
             builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
         }
         LogTarget::File(path) => {
-            let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot log to {}: {error}", path.display()))
-            })?;
+            let file =
+                OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+                    io::Error::new(error.kind(), format!("cannot log to {}: {error}", path.display()))
+                })?;
             builder.target(Target::Pipe(Box::new(file)));
             builder.format(|out, record| {
                 let now = out.timestamp_seconds();

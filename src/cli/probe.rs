@@ -1,42 +1,41 @@
 //! `webpresence probe JID...`: asks now, past every cache, and tells a person what came back, how long each part of the
 //! way took, and why somebody is not shown. The web never tells the reason; the admin needs it.
 
+use std::io;
 use std::time::Duration;
 
 use jid::BareJid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
-use super::{Failed, runtime, shared_directory};
-use crate::access::{self, Decision};
+use super::{Failed, Out, runtime, shared_directory};
+use crate::access;
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
 use crate::probe::steps::{Stage, Steps};
 use crate::probe::{Answer, Failure, Why};
 
-pub fn probe(config: &Config, jids: &[BareJid]) -> Result<(), Failed> {
+pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config);
     let known = runtime()?.block_on(async {
         let mut known = true;
         for jid in jids {
-            let Some(identity) = serving(config, jid) else {
-                println!("{jid}: forbidden: none of the [access] domains serves {}", jid.domain());
+            // The admin may ask about everybody who is served.
+            let Some(identity) = access::serving(config, jid) else {
+                writeln!(out, "{jid}: forbidden: none of the [access] domains serves {}", jid.domain())?;
                 continue;
             };
             let (listener, steps) = unbounded_channel();
-            let manner = Manner {
-                directory: directory.clone(),
-                linger: Some(Duration::ZERO),
-                steps: Steps::told_to(listener),
-            };
+            let manner =
+                Manner { directory: directory.clone(), linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             let begun = Instant::now();
             let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
             let answered = Instant::now();
             drop(prober);
-            known &= tell(jid, identity, answer);
-            println!("  {}", way(begun, answered, steps));
+            known &= tell(jid, identity, answer, out)?;
+            writeln!(out, "  {}", way(begun, answered, steps))?;
             task.await.map_err(|error| Failed::Because(error.to_string()))?;
         }
         Ok::<bool, Failed>(known)
@@ -44,35 +43,27 @@ pub fn probe(config: &Config, jids: &[BareJid]) -> Result<(), Failed> {
     if known { Ok(()) } else { Err(Failed::Told) }
 }
 
-/// Whoever may see whom: the admin may ask about everybody whose domain is served.
-fn serving<'a>(config: &'a Config, jid: &BareJid) -> Option<&'a Identity> {
-    match access::decide(config, jid) {
-        Decision::Ask(identity) => Some(identity),
-        Decision::Forbidden => access::serving(config, jid),
-    }
-}
-
 /// Prints what is known; false if nothing is.
-fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>) -> bool {
+fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out: Out<'_>) -> io::Result<bool> {
     let answer = match answer {
         Ok(answer) => answer,
         Err(unasked) => {
-            println!("{jid}: unknown: {}", unasked.failure);
+            writeln!(out, "{jid}: unknown: {}", unasked.failure)?;
             if unasked.failure == Failure::Busy {
-                println!("  try again when it is done, or stop it");
+                writeln!(out, "  try again when it is done, or stop it")?;
             }
-            return false;
+            return Ok(false);
         }
     };
     let state = answer.presence.state;
     match state {
-        State::Forbidden => println!("{jid}: forbidden: {}", refusal(jid, identity, answer.why)),
-        _ => println!("{jid}: {}{}{}", state.name(), quoted(&answer.presence.texts), grounds(answer.why)),
+        State::Forbidden => writeln!(out, "{jid}: forbidden: {}", refusal(jid, identity, answer.why))?,
+        _ => writeln!(out, "{jid}: {}{}{}", state.name(), quoted(&answer.presence.texts), grounds(answer.why))?,
     }
     for resource in &answer.resources {
-        println!("  {}", line(resource));
+        writeln!(out, "  {}", line(resource))?;
     }
-    true
+    Ok(true)
 }
 
 fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {

@@ -6,31 +6,30 @@ use std::time::Duration;
 use jid::BareJid;
 use tokio::time::Instant;
 
-use super::{Failed, runtime, shared_directory};
+use super::{Failed, Out, runtime, shared_directory};
 use crate::access;
 use crate::config::Config;
 use crate::probe::Consent;
 use crate::probe::prober::{Manner, Prober};
 
-pub fn subscribe(config: &Config, jids: &[BareJid]) -> Result<(), Failed> {
+pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config);
     let asked = runtime()?.block_on(async {
         let mut asked = true;
         for jid in jids {
             let Some(identity) = access::serving(config, jid) else {
-                println!("{jid}: not asked: none of the [access] domains serves {}", jid.domain());
+                writeln!(out, "{jid}: not asked: none of the [access] domains serves {}", jid.domain())?;
                 asked = false;
                 continue;
             };
-            let manner =
-                Manner { directory: directory.clone(), linger: Some(Duration::ZERO), ..Manner::default() };
+            let manner = Manner { directory: directory.clone(), linger: Some(Duration::ZERO), ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             let why = "Shows on a web page whether you are there, and your status text.".to_owned();
             match prober.subscribe(jid.clone(), why, Instant::now() + identity.timeout).await {
-                Ok(Consent::Given) => println!("{jid}: has accepted {}", identity.jid),
-                Ok(Consent::Asked) => println!("{jid}: asked; has to accept {} in an XMPP client", identity.jid),
+                Ok(Consent::Given) => writeln!(out, "{jid}: has accepted {}", identity.jid)?,
+                Ok(Consent::Asked) => writeln!(out, "{jid}: asked; has to accept {} in an XMPP client", identity.jid)?,
                 Err(unasked) => {
-                    println!("{jid}: not asked: {}", unasked.failure);
+                    writeln!(out, "{jid}: not asked: {}", unasked.failure)?;
                     asked = false;
                 }
             }

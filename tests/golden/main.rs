@@ -22,6 +22,7 @@ use webpresence::web::response::Response;
 /// Serves example.com and what lies below it to everybody.
 fn open_site() -> Config {
     Config {
+        file: std::path::PathBuf::new(),
         identities: vec![identity(Visibility::Anyone, "example.com")],
         cache: CacheSettings {
             ttl: Duration::from_secs(30),
