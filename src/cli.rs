@@ -142,7 +142,7 @@ pub fn nobody() -> ExitCode {
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, Command), Misuse> {
     let (mut file, mut name, mut values, mut listen, mut flag) = (None, None, Vec::new(), Vec::new(), None);
-    let mut parser = Parser::from_args(args);
+    let mut parser = Parser::from_iter(args);
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Long("config") => file = Some(PathBuf::from(parser.value()?)),
