@@ -91,18 +91,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 }
 
+const ALONE: &str = "WEBPRESENCE_TEST_ALONE";
+
+/// Is this the process that was started for a single test?
+pub fn is_alone() -> bool {
+    env::var_os(ALONE).is_some()
+}
+
 /// Runs the named test in a process of its own, for it changes or measures the whole process. True in that process.
 pub fn alone(test: &str) -> bool {
-    const ALONE: &str = "WEBPRESENCE_TEST_ALONE";
-    if env::var_os(ALONE).is_some() {
-        return true;
+    if !is_alone() {
+        run_alone(Command::new(env::current_exe().unwrap()), test);
     }
-    let own = env::current_exe().unwrap();
-    let output = Command::new(own).args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    is_alone()
+}
+
+/// Runs the named test by a command that starts this executable; what it wrote.
+pub fn run_alone(command: Command, test: &str) -> String {
+    let output = alone_command(command, test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "there is no test {test}: {text}");
-    false
+    text
+}
+
+pub fn alone_command(mut command: Command, test: &str) -> Command {
+    command.args(["--exact", test, "--nocapture"]).env(ALONE, "1");
+    command
 }
 
 /// What is logged from now on in this process.

@@ -20,6 +20,9 @@ use crate::web::response::Response;
 /// Read at once. A request of a browser is 1-4 KiB.
 const READ_BYTES: usize = 16 * 1024;
 
+/// How long a stop waits for the first request of a new connection.
+const FIRST_TIME: Duration = Duration::from_secs(1);
+
 /// A connection and the answers that are being made for it.
 pub struct Conversation<A> {
     stream: Stream,
@@ -68,6 +71,10 @@ where
                 biased;
                 () = stopped(&mut stop), if !stopping => {
                     stopping = true;
+                    if !self.served && self.records.is_idle() {
+                        // Accepted a moment ago: the request for which it was opened is on its way.
+                        let _ = timeout(FIRST_TIME, self.stream.readable()).await;
+                    }
                     // What has arrived before counts as in hand.
                     self.read().await?;
                     if self.records.is_idle() {
