@@ -9,8 +9,7 @@ use std::future::pending;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -222,17 +221,37 @@ async fn an_abort_drops_the_answer_and_the_connection_lives() {
     server.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_answer_of_an_aborted_request_is_not_given_to_the_next_of_its_id() {
-    let server = Server::start(Limits::default(), echo);
-    for n in 0..50 {
-        let mut peer = server.connect().await;
-        let abort = peer::record(2, 1, b"");
-        let fresh = format!("fresh{n}");
-        peer.send(&[request(1, true, "old", b""), abort, request(1, true, &fresh, b"")].concat()).await;
-        assert_eq!(peer.answer(1).await, "");
-        assert_eq!(peer.answer(1).await, echoed(&format!("{fresh} ")));
+    let (finish, finished) = mpsc::channel();
+    let finished = Arc::new(Mutex::new(finished));
+    let server = Server::start(Limits::default(), move |request: Request| {
+        let query = request.var("QUERY_STRING").unwrap().to_vec();
+        if query == b"barrier" {
+            // Holds up the reading of the abort until the first answer is there.
+            finished.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        let finish = finish.clone();
+        async move {
+            let answer = echo(request).await;
+            if query == b"old" {
+                finish.send(()).unwrap();
+            }
+            answer
+        }
+    });
+    let mut peer = server.connect().await;
+    let before = [request(1, true, "old", b""), request(2, true, "other", b""), request(3, true, "barrier", b"")];
+    let behind = [peer::record(2, 1, b""), request(1, true, "fresh", b"")];
+    peer.send(&[before.concat(), behind.concat()].concat()).await;
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        ends.push(peer.next_end().await);
     }
+    assert_eq!(ends.remove(0), (1, String::new(), 0));
+    ends.sort();
+    let expected = [(1, "fresh "), (2, "other "), (3, "barrier ")].map(|(id, text)| (id, echoed(text), 0));
+    assert_eq!(ends, expected);
     server.finish().await;
 }
 
