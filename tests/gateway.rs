@@ -6,10 +6,10 @@ mod peer;
 
 use std::fs;
 use std::future::pending;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use peer::{Peer, independent, request, soon};
 use webpresence::gateway::signals::Signals;
-use webpresence::gateway::{Address, Limits, Listener, serve};
+use webpresence::gateway::{Address, Door, Limits, Listener, cgi, serve};
 use webpresence::web::request::Request;
 use webpresence::web::response::Response;
 
@@ -221,17 +221,37 @@ async fn an_abort_drops_the_answer_and_the_connection_lives() {
     server.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_answer_of_an_aborted_request_is_not_given_to_the_next_of_its_id() {
-    let server = Server::start(Limits::default(), echo);
-    for n in 0..50 {
-        let mut peer = server.connect().await;
-        let abort = peer::record(2, 1, b"");
-        let fresh = format!("fresh{n}");
-        peer.send(&[request(1, true, "old", b""), abort, request(1, true, &fresh, b"")].concat()).await;
-        assert_eq!(peer.answer(1).await, "");
-        assert_eq!(peer.answer(1).await, echoed(&format!("{fresh} ")));
+    let (finish, finished) = mpsc::channel();
+    let finished = Arc::new(Mutex::new(finished));
+    let server = Server::start(Limits::default(), move |request: Request| {
+        let query = request.var("QUERY_STRING").unwrap().to_vec();
+        if query == b"barrier" {
+            // Holds up the reading of the abort until the first answer is there.
+            finished.lock().unwrap().recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        let finish = finish.clone();
+        async move {
+            let answer = echo(request).await;
+            if query == b"old" {
+                finish.send(()).unwrap();
+            }
+            answer
+        }
+    });
+    let mut peer = server.connect().await;
+    let before = [request(1, true, "old", b""), request(2, true, "other", b""), request(3, true, "barrier", b"")];
+    let behind = [peer::record(2, 1, b""), request(1, true, "fresh", b"")];
+    peer.send(&[before.concat(), behind.concat()].concat()).await;
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        ends.push(peer.next_end().await);
     }
+    assert_eq!(ends.remove(0), (1, String::new(), 0));
+    ends.sort();
+    let expected = [(1, "fresh "), (2, "other "), (3, "barrier ")].map(|(id, text)| (id, echoed(text), 0));
+    assert_eq!(ends, expected);
     server.finish().await;
 }
 
@@ -457,6 +477,51 @@ async fn a_stop_finishes_the_request_in_hand_and_closes_the_idle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_the_first_request_of_a_new_connection() {
+    let server = Server::start(Limits::default(), echo);
+    let mut new = server.connect().await;
+    // Connections are accepted in their order: now the other one is, too.
+    server.check_answers().await;
+    server.stop.send_replace(true);
+    new.send(&request(1, true, "jid=a", b"")).await;
+    assert_eq!(new.answer(1).await, echoed("jid=a "));
+    new.expect_closed().await;
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_one_write() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+    // A socket that keeps the borders between writes.
+    let socket =
+        || rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let address = SocketAddrUnix::new(directory.path().join("socket")).unwrap();
+    let listening = socket();
+    rustix::net::bind(&listening, &address).unwrap();
+    rustix::net::listen(&listening, 1).unwrap();
+    let listener = Listener::inherited(&listening).unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(serve(vec![listener], Limits::default(), |_| async { page([b'x'; 70_000]) }, stopped));
+
+    let client = socket();
+    rustix::net::connect(&client, &address).unwrap();
+    rustix::io::write(&client, &request(1, true, "", b"")).unwrap();
+    let (written, len) = tokio::task::spawn_blocking(move || {
+        let mut written = vec![0; 200_000];
+        let len = rustix::io::read(&client, &mut written).unwrap();
+        (written, len)
+    })
+    .await
+    .unwrap();
+    let mut peer = Peer::new(std::io::Cursor::new(written[..len].to_vec()));
+    assert_eq!(peer.answer(1).await, echoed(&"x".repeat(70_000)));
+    stop.send_replace(true);
+    soon(task).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_file_has_its_mode_and_group_and_a_live_one_is_not_taken() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -526,4 +591,85 @@ async fn signals_reload_and_stop() {
         soon(task).await.unwrap();
         assert!(*stopped.borrow(), "{signal:?}");
     }
+}
+
+#[test]
+fn a_process_finds_the_sockets_it_was_given() {
+    const TEST: &str = "a_process_finds_the_sockets_it_was_given";
+    if peer::is_alone() {
+        let door = match Door::detect(&["serve"]) {
+            Door::Activated(listeners) => format!("activated {}", listeners[0]),
+            Door::Inherited(listener) => format!("inherited {listener}"),
+            other => format!("{other:?}"),
+        };
+        let left = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var_os(name).is_some());
+        println!("\ndoor: {door}, left: {left:?}");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listening = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (connected, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let path = path.display();
+    let table = [
+        ("exec \"$@\"", &listening as &dyn AsFd, format!("inherited unix:{path}, left: [false, false]")),
+        (
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"",
+            &listening,
+            format!("activated unix:{path}, left: [false, false]"),
+        ),
+        (
+            "exec 3<&0 </dev/null; LISTEN_PID=1 LISTEN_FDS=1 exec \"$@\"",
+            &listening,
+            "Nobody, left: [true, true]".to_owned(),
+        ),
+        (
+            "exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"",
+            &connected,
+            "Nobody, left: [false, false]".to_owned(),
+        ),
+        ("REQUEST_METHOD=GET exec \"$@\"", &connected, "Cgi, left: [false, false]".to_owned()),
+    ];
+    for (script, stdin, expected) in table {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(std::env::current_exe().unwrap());
+        command.stdin(stdin.as_fd().try_clone_to_owned().unwrap());
+        let output = peer::run_alone(command, TEST);
+        let line = format!("door: {expected}");
+        assert!(output.lines().any(|found| found == line), "{script}: no '{line}' in {output}");
+    }
+}
+
+#[test]
+fn cgi_reads_its_environment_and_answers_in_one_write() {
+    use std::ffi::OsStr;
+    use std::io::Write;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::UnixDatagram;
+
+    const TEST: &str = "cgi_reads_its_environment_and_answers_in_one_write";
+    if peer::is_alone() {
+        let request = cgi::request(tokio::time::Instant::now());
+        let body = [request.var("HTTP_X_JUNK").unwrap(), b"\n", &request.body, b"\n"].concat();
+        cgi::write_response(&page(body)).unwrap();
+        return;
+    }
+    // Datagrams keep the borders between writes; those of the test's own output are passed over.
+    let (stdout, written) = UnixDatagram::pair().unwrap();
+    let (stdin, mut body) = std::io::pipe().unwrap();
+    body.write_all(b"jid=a&more").unwrap();
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.env_clear().envs([("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")]);
+    command.env("HTTP_X_JUNK", OsStr::from_bytes(b"\xff\xfe")).env(OsStr::from_bytes(b"\xff"), "");
+    let mut child =
+        peer::alone_command(command, TEST).stdin(stdin).stdout(std::os::fd::OwnedFd::from(stdout)).spawn().unwrap();
+    assert!(child.wait().unwrap().success());
+    written.set_nonblocking(true).unwrap();
+    let mut datagrams = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(len) = written.recv(&mut buffer) {
+        datagrams.push(buffer[..len].to_vec());
+    }
+    let expected = b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n\xff\xfe\njid=a\n";
+    assert!(datagrams.iter().any(|datagram| datagram == expected), "{datagrams:?}");
 }

@@ -134,7 +134,10 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<Vec<Listener>> {
     for address in (host, port).to_socket_addrs()? {
         match bind_tcp_address(address) {
             Ok(socket) => listeners.push(Listener::Tcp(socket)),
-            Err(error @ (Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)) => missing = Some(error),
+            Err(error @ (Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT)) => {
+                missing = Some(error);
+                continue;
+            }
             Err(error) => return Err(error.into()),
         }
         if !address.ip().is_loopback() {

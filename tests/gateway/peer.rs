@@ -59,24 +59,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         stdout
     }
 
-    /// FCGI_STDOUT of the request and the application's status.
+    /// FCGI_STDOUT of the request `id`, which is the next to end, and the application's status.
     pub async fn ended(&mut self, id: u16) -> (String, u32) {
-        let mut stdout = Vec::new();
+        let (ended, stdout, app_status) = self.next_end().await;
+        assert_eq!(ended, id);
+        (stdout, app_status)
+    }
+
+    /// The next request that ends; its records follow each other.
+    pub async fn next_end(&mut self) -> (u16, String, u32) {
+        let (mut of, mut stdout) = (None, Vec::new());
         loop {
             let mut header = [0; 8];
             soon(self.stream.read_exact(&mut header)).await.expect("a record");
             let [1, kind, id_high, id_low, content_high, content_low, padding, _] = header else {
                 panic!("{header:?}")
             };
+            let id = u16::from_be_bytes([id_high, id_low]);
             let len = usize::from(u16::from_be_bytes([content_high, content_low]));
             let mut content = vec![0; len + usize::from(padding)];
             soon(self.stream.read_exact(&mut content)).await.expect("the record's content");
-            assert_eq!((u16::from_be_bytes([id_high, id_low]), content.len() % 8), (id, 0));
+            assert_eq!((*of.get_or_insert(id), content.len() % 8), (id, 0));
             match kind {
                 6 => stdout.extend_from_slice(&content[..len]),
                 3 => {
                     let app_status = u32::from_be_bytes(content[..4].try_into().unwrap());
-                    return (String::from_utf8(stdout).unwrap(), app_status);
+                    return (id, String::from_utf8(stdout).unwrap(), app_status);
                 }
                 _ => panic!("a record of type {kind}"),
             }
@@ -91,18 +99,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 }
 
+const ALONE: &str = "WEBPRESENCE_TEST_ALONE";
+
+/// Is this the process that was started for a single test?
+pub fn is_alone() -> bool {
+    env::var_os(ALONE).is_some()
+}
+
 /// Runs the named test in a process of its own, for it changes or measures the whole process. True in that process.
 pub fn alone(test: &str) -> bool {
-    const ALONE: &str = "WEBPRESENCE_TEST_ALONE";
-    if env::var_os(ALONE).is_some() {
-        return true;
+    if !is_alone() {
+        run_alone(Command::new(env::current_exe().unwrap()), test);
     }
-    let own = env::current_exe().unwrap();
-    let output = Command::new(own).args(["--exact", test, "--nocapture"]).env(ALONE, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    is_alone()
+}
+
+/// Runs the named test by a command that starts this executable; what it wrote.
+pub fn run_alone(command: Command, test: &str) -> String {
+    let output = alone_command(command, test).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "there is no test {test}: {text}");
-    false
+    text
+}
+
+pub fn alone_command(mut command: Command, test: &str) -> Command {
+    command.args(["--exact", test, "--nocapture"]).env(ALONE, "1");
+    command
 }
 
 /// What is logged from now on in this process.

@@ -20,6 +20,12 @@ use crate::web::response::Response;
 /// Read at once. A request of a browser is 1-4 KiB.
 const READ_BYTES: usize = 16 * 1024;
 
+/// How long a stop waits for the request for which a new connection was opened.
+const FIRST_TIME: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for a request on a kept connection: a busy web server has sent one already.
+const KEPT_TIME: Duration = Duration::from_millis(50);
+
 /// A connection and the answers that are being made for it.
 pub struct Conversation<A> {
     stream: Stream,
@@ -68,7 +74,11 @@ where
                 biased;
                 () = stopped(&mut stop), if !stopping => {
                     stopping = true;
-                    // What has arrived before counts as in hand.
+                    if self.records.is_idle() {
+                        // What is on its way counts as in hand.
+                        let last_chance = if self.served { KEPT_TIME } else { FIRST_TIME };
+                        let _ = timeout(last_chance, self.stream.readable()).await;
+                    }
                     self.read().await?;
                     if self.records.is_idle() {
                         return Err(Gone);
