@@ -1,0 +1,24 @@
+# make            builds the executable: target/release/webpresence
+# make test       installs what is missing (apt) and runs everything
+# make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
+# make icons      draws the pictures again from their SVG sources
+
+.PHONY: all test demo icons
+
+all:
+	cargo build --release --locked
+
+test:
+	sh tests/rig/install.sh test
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked
+	cd images/maker && cargo fmt --check && cargo test --locked && cargo run --locked -- --check
+
+demo:
+	sh tests/rig/install.sh demo
+	cargo build --release --locked
+	/usr/bin/python3 contrib/demo/demo.py $(if $(CHECK),--check)
+
+icons:
+	cargo run --release --locked --manifest-path images/maker/Cargo.toml

@@ -1,0 +1,58 @@
+//! The commands for people, at real servers: what `check` finds, and how `probe` says what is wrong.
+
+use std::process::Output;
+
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{Identity, Kind, SECRET};
+use crate::world::visit;
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn check(kind: Kind, identity: Identity) {
+    let world = visit(kind);
+    let installed = Webpresence::new(&world.server, identity);
+    let output = installed.run(&["check"]);
+    let report = printed(&output);
+    assert!(output.status.success() && report.contains('✓') && !report.contains('✗'), "{report}");
+    assert!(!report.contains(SECRET), "the password is told");
+
+    let output = installed.run(&["probe", "away@example.test"]);
+    let report = printed(&output);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    for part in ["away", "Lunch", "home"] {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    let output = installed.run(&["probe", "stranger@example.test"]);
+    let report = printed(&output);
+    assert!(report.contains("forbidden"), "{report}");
+    assert!(report.contains(&identity.jid()), "who has no consent: {report}");
+    assert!(report.contains("webpresence subscribe stranger@example.test"), "what to do: {report}");
+
+    installed.configure(&installed.configuration().replace(SECRET, "mistaken-0815"));
+    let output = installed.run(&["check"]);
+    let report = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains('✗') && !report.contains("mistaken-0815"), "{report}");
+}
+
+#[test]
+fn prosody_component() {
+    check(Kind::Prosody, Identity::Component(11));
+}
+
+#[test]
+fn prosody_account() {
+    check(Kind::Prosody, Identity::Account(11));
+}
+
+#[test]
+fn ejabberd_component() {
+    check(Kind::Ejabberd, Identity::Component(11));
+}
+
+#[test]
+fn ejabberd_account() {
+    check(Kind::Ejabberd, Identity::Account(11));
+}

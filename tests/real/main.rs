@@ -1,0 +1,17 @@
+//! webpresence between real servers: Prosody and ejabberd on one side, nginx, Apache and plain CGI on the other, people
+//! kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command that
+//! installs it.
+
+mod cases;
+mod commands;
+mod doors;
+mod failures;
+mod life;
+mod matrix;
+mod people;
+#[path = "../rig/mod.rs"]
+mod rig;
+mod stand;
+mod turns;
+mod web;
+mod world;

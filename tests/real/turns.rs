@@ -1,0 +1,42 @@
+//! Processes of one identity at the same time: Prosody refuses a second session of a component, ejabberd would give
+//! each some of the other's answers. They take turns, and each answer is right.
+
+use std::thread;
+
+use crate::cases::cases;
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{Identity, Kind};
+use crate::world::visit;
+
+fn check(kind: Kind, identity: Identity) {
+    let world = visit(kind);
+    let installed = Webpresence::new(&world.server, identity);
+    for _ in 0..3 {
+        thread::scope(|scope| {
+            for case in cases().into_iter().take(7) {
+                let installed = &installed;
+                scope.spawn(move || case.check("json", &installed.get(&format!("jid={}&type=json", case.jid))));
+            }
+        });
+    }
+}
+
+#[test]
+fn prosody_component_processes_take_turns() {
+    check(Kind::Prosody, Identity::Component(10));
+}
+
+#[test]
+fn ejabberd_component_processes_take_turns() {
+    check(Kind::Ejabberd, Identity::Component(10));
+}
+
+#[test]
+fn prosody_account_processes_take_turns() {
+    check(Kind::Prosody, Identity::Account(10));
+}
+
+#[test]
+fn ejabberd_account_processes_take_turns() {
+    check(Kind::Ejabberd, Identity::Account(10));
+}

@@ -1,0 +1,155 @@
+//! What HTTP promises, through nginx and through Apache with mod_fcgid: 304, HEAD, POST, refusals, headers nobody
+//! expects, and redirects.
+
+use crate::cases::{Case, cases, icon};
+use crate::doors::{Door, Open, SHORT, STATUS};
+use crate::rig::http::Request;
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{Identity, Kind};
+use crate::world::visit;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Everything here is about one component at Prosody, behind each web server.
+fn open(door: Door, number: usize) -> Open {
+    door.open(Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(number)))
+}
+
+fn conditional_requests(open: &Open) {
+    let target = format!("{STATUS}?jid=away@example.test&type=xml");
+    let whole = open.send(Request::get(&target));
+    let tag = whole.header("ETag").expect("an ETag").to_owned();
+    for (condition, expected) in [
+        (tag.clone(), 304),
+        (format!("W/{tag}"), 304),
+        (format!("\"other\", {tag}"), 304),
+        ("*".to_owned(), 304),
+        (format!("{}-gzip\"", tag.trim_end_matches('"')), 304),
+        ("\"other\"".to_owned(), 200),
+    ] {
+        let answer = open.send(Request::get(&target).header("If-None-Match", &condition));
+        assert_eq!(
+            (answer.status, answer.header("ETag")),
+            (expected, Some(tag.as_str())),
+            "If-None-Match: {condition}"
+        );
+        let body = if expected == 304 { Vec::new() } else { whole.body.clone() };
+        assert_eq!(answer.body, body, "If-None-Match: {condition}");
+        let kept = answer.header("Cache-Control").unwrap_or_default();
+        assert!(kept.starts_with("public, max-age=") || kept == "max-age=0", "If-None-Match: {condition}: {kept}");
+    }
+}
+
+fn head_is_get_without_the_body(open: &Open) {
+    for kind in ["image", "text", "xml", "json"] {
+        let target = format!("{SHORT}?jid=dnd@example.test&type={kind}");
+        let (get, head) = (open.send(Request::get(&target)), open.send(Request::new("HEAD", &target)));
+        assert_eq!((head.status, head.body.len()), (get.status, 0), "{kind}");
+        for name in ["Content-Type", "Content-Length", "ETag"] {
+            assert_eq!(head.header(name), get.header(name), "{kind}: {name}");
+        }
+    }
+}
+
+fn a_form_may_ask(open: &Open) {
+    let answer = open.send(Request::post(STATUS, FORM, "jid=away%40example.test&type=text"));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Lunch\n"));
+    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
+    let target = format!("{STATUS}?jid=gone@example.test");
+    let answer = open.send(Request::post(&target, FORM, "jid=away%40example.test&type=text"));
+    assert_eq!(answer.text(), "See you tomorrow\n", "the query string wins, the body adds");
+}
+
+fn other_methods(open: &Open) {
+    let target = format!("{STATUS}?jid=away@example.test");
+    let options = open.send(Request::new("OPTIONS", &target).header("Origin", "https://blog.example"));
+    assert_eq!((options.status, options.body.len()), (204, 0));
+    assert_eq!(options.header("Access-Control-Allow-Origin"), Some("*"));
+    for method in ["PUT", "DELETE", "PATCH"] {
+        let answer = open.send(Request::new(method, &target));
+        assert_eq!(answer.status, 405, "{method}");
+        assert!(answer.header("Allow").is_some_and(|allow| allow.contains("GET")), "{method}: {:?}", answer.headers);
+    }
+}
+
+fn bad_requests(open: &Open) {
+    for (query, names) in [
+        ("type=text", "jid"),
+        ("jid=&type=text", "jid"),
+        ("jid=a@b@c&type=text", "jid"),
+        ("jid=away@example.test/desk&type=text", "jid"),
+        ("jid=%FF@example.test&type=text", "jid"),
+        ("jid=away@example.test&type=TEXT", "type"),
+        ("jid=away@example.test&type=text&images=javascript:alert(1)", "images"),
+        ("jid=away@example.test&type=text&images=http://a%0d%0aSet-Cookie:x/--IMAGE--", "images"),
+    ] {
+        let answer = open.send(Request::get(&format!("{STATUS}?{query}")));
+        assert_eq!((answer.status, answer.header("Cache-Control")), (400, Some("no-store")), "{query}");
+        let line = answer.text();
+        assert!(line.contains(names) && line.ends_with('\n') && line.lines().count() == 1, "{query}: {line:?}");
+        assert_eq!(answer.header("Set-Cookie"), None);
+    }
+    let answer = open.send(Request::get(&format!("{STATUS}?jid=")));
+    assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("image/png")));
+    assert!(answer.body == icon("unknown"), "a picture shows that something is wrong");
+    let answer = open.send(Request::get(&format!("{STATUS}?type=json")));
+    assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("application/json")));
+    assert!(answer.text().starts_with(r#"{"error":{"code":400,"message":"#), "{}", answer.text());
+}
+
+/// Bytes that are not text, names that nobody gave, a proxy of the visitor's choice: nothing of it matters.
+fn odd_headers_change_nothing(open: &Open) {
+    let target = format!("{STATUS}?jid=away@example.test&type=text");
+    for line in [&b"X-Odd: \xff\xfe\xfd"[..], b"User-Agent: \xc3\x28", b"Proxy: http://127.0.0.1:9", b"X-Empty:"] {
+        let answer = open.send(Request::get(&target).raw_header(line));
+        let line = String::from_utf8_lossy(line);
+        assert_eq!((answer.status, answer.text().as_str()), (200, "Lunch\n"), "{line}");
+        assert!(answer.header("Cache-Control").is_some_and(|kept| kept.contains("max-age")), "{line}");
+    }
+    let answer = open.send(Request::get(&target).header("Authorization", "Basic YWxpY2U6eA=="));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "Lunch\n"));
+}
+
+/// Where `images` and a state's own address lead: the seven states, and the eighth that the page's author does not know.
+fn redirects(open: &Open) {
+    let images = "images=http://www.example.com/images/--IMAGE--.gif&dnd=https://www.example.com/busy.png";
+    let people = cases().into_iter().filter(|case| case.jid.contains('@'));
+    for Case { jid, state, .. } in people {
+        let expected = match state {
+            "dnd" => "https://www.example.com/busy.png".to_owned(),
+            "unknown" => "http://www.example.com/images/offline.gif".to_owned(),
+            state => format!("http://www.example.com/images/{state}.gif"),
+        };
+        let answer = open.send(Request::get(&format!("{STATUS}?jid={jid}&{images}")));
+        assert_eq!((answer.status, answer.header("Location")), (302, Some(expected.as_str())), "{jid}");
+        let kept = answer.header("Cache-Control").unwrap_or_default();
+        assert!(kept.starts_with("private, max-age=") || kept == "no-store", "{jid}: {kept}");
+    }
+    let own = format!("{STATUS}?jid=away@example.test&away=/icons/--IMAGE--.png");
+    assert_eq!(open.send(Request::get(&own)).header("Location"), Some("/icons/away.png"));
+    let visit = Request::get(&own).header("Accept", "text/html,*/*").header("Sec-Fetch-Mode", "navigate");
+    let answer = open.send(visit);
+    assert_eq!((answer.status, answer.header("Location")), (200, None), "a page visit gets the picture itself");
+    assert!(answer.body == icon("away"));
+}
+
+fn check(door: Door, number: usize) {
+    let open = open(door, number);
+    conditional_requests(&open);
+    head_is_get_without_the_body(&open);
+    a_form_may_ask(&open);
+    other_methods(&open);
+    bad_requests(&open);
+    odd_headers_change_nothing(&open);
+    redirects(&open);
+}
+
+#[test]
+fn http_through_nginx() {
+    check(Door::Nginx, 5);
+}
+
+#[test]
+fn http_through_mod_fcgid() {
+    check(Door::Fcgid, 6);
+}

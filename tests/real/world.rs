@@ -1,0 +1,119 @@
+//! The world most tests live in: one Prosody and one ejabberd for the whole test process, each with the same cast of
+//! people who have let the asking identities see them, or have not. Nobody in the cast changes what he shows; a test
+//! that wants somebody to move brings its own user.
+
+use std::ops::Deref;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::rig::users::{Shown, Users};
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Xmpp};
+use crate::rig::{ejabberd, prosody};
+
+pub struct World {
+    pub server: Xmpp,
+    pub users: Users,
+}
+
+/// User, what he shows while he is online, and the farewell of those who have gone since.
+type Role = (&'static str, Shown<'static>, Option<&'static [(&'static str, &'static str)]>);
+
+const CAST: [Role; 7] = [
+    ("available", Shown { show: "", texts: &[], priority: 0 }, None),
+    ("chat", Shown { show: "chat", texts: &[("", "Ask me  anything\n")], priority: 1 }, None),
+    ("away", Shown { show: "away", texts: &[("", "Lunch"), ("de", "Mittag")], priority: 5 }, None),
+    ("xa", Shown { show: "xa", texts: &[], priority: 0 }, None),
+    ("dnd", Shown { show: "dnd", texts: &[("", "R&D <\"1\">")], priority: -1 }, None),
+    ("gone", Shown { show: "", texts: &[], priority: 0 }, Some(&[("", "See you tomorrow")])),
+    ("silent", Shown { show: "", texts: &[], priority: 0 }, Some(&[])),
+];
+
+/// Online, but nobody who asks has his consent.
+const STRANGER: &str = "stranger";
+
+/// A room the stranger has opened.
+pub const ROOM: &str = "lounge";
+
+/// The first identities of each kind are known to the cast; a test takes one by its number.
+pub const KNOWN: usize = 12;
+
+/// Identities nobody has met yet, a new one each time.
+pub fn next_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(KNOWN);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < Identity::COUNT, "more identities are needed");
+    number
+}
+
+/// A test's stay: a test that fails shows the server's log.
+pub struct Visit(&'static World);
+
+pub fn visit(kind: Kind) -> Visit {
+    static PROSODY: OnceLock<World> = OnceLock::new();
+    static EJABBERD: OnceLock<World> = OnceLock::new();
+    Visit(match kind {
+        Kind::Prosody => PROSODY.get_or_init(|| World::new(prosody::start(prosody::LastActivity::On))),
+        Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start())),
+    })
+}
+
+impl Deref for Visit {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        self.0
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.server.leash.log());
+        }
+    }
+}
+
+impl World {
+    fn new(server: Xmpp) -> World {
+        for number in 0..KNOWN {
+            server.register(&format!("webstatus{number}"));
+        }
+        let users = Users::of(&server);
+        for (user, shown, _) in CAST {
+            server.register(user);
+            users.login(&format!("{user}/home"), shown);
+        }
+        server.register(STRANGER);
+        users.login_unasked(&format!("{STRANGER}/home"), Shown::default());
+        users.join(&format!("{STRANGER}/home"), &format!("{ROOM}@{ROOMS}"));
+        users.component(OTHER);
+        let world = World { server, users };
+        world.meet();
+        for (user, _, farewell) in CAST {
+            if let Some(texts) = farewell {
+                world.users.logout(&format!("{user}/home"), texts);
+            }
+        }
+        world
+    }
+
+    /// The cast gets to know those who ask.
+    fn meet(&self) {
+        for identity in (0..KNOWN).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
+            let installed = Webpresence::new(&self.server, identity);
+            consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));
+        }
+    }
+}
+
+/// The real way: the identity asks, the users (online at "home") say yes.
+pub fn consent(people: &Users, installed: &Webpresence, identity: Identity, users: &[&str]) {
+    let jids: Vec<String> = users.iter().map(|user| format!("{user}@{DOMAIN}")).collect();
+    let arguments: Vec<&str> = ["subscribe"].into_iter().chain(jids.iter().map(String::as_str)).collect();
+    let output = installed.run(&arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    for user in users {
+        people.granted(&format!("{user}/home"), &identity.jid());
+    }
+}

@@ -1,0 +1,96 @@
+//! Apache with a shipped snippet; it starts the executable itself.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use super::leash::{Leash, directory};
+use super::{eventually, fill, http, port, program, repository};
+
+/// How Apache runs the executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Module {
+    Fcgid,
+    Cgid,
+}
+
+pub struct Apache {
+    pub port: u16,
+    _leash: Leash,
+}
+
+const CONFIG: &str = r#"
+ServerRoot "@DIR@"
+ServerName localhost
+Listen 127.0.0.1:@PORT@
+PidFile "@DIR@/apache.pid"
+ErrorLog "@DIR@/error.log"
+LogLevel info
+Mutex "file:@DIR@" default
+DocumentRoot "@DIR@"
+@USER@
+LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
+LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
+LoadModule env_module /usr/lib/apache2/modules/mod_env.so
+LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
+<IfModule mod_fcgid.c>
+    FcgidIPCDir "@DIR@/sock"
+    FcgidProcessTableFile "@DIR@/fcgid_shm"
+    FcgidInitialEnv WEBPRESENCE_CONFIG "@CONFIG@"
+</IfModule>
+<IfModule mod_cgid.c>
+    ScriptSock "@DIR@/cgisock"
+    SetEnv WEBPRESENCE_CONFIG "@CONFIG@"
+</IfModule>
+Define WEBPRESENCE_EXE "@EXE@"
+Include "@SNIPPET@"
+"#;
+
+impl Apache {
+    /// `executable` and `config` must be readable for `web_user`.
+    pub fn start(module: Module, executable: &Path, config: &Path) -> Apache {
+        port::retrying("apache2", || try_start(module, executable, config))
+    }
+
+    pub fn send(&self, request: http::Request) -> http::Answer {
+        request.send(self.port)
+    }
+}
+
+/// Who Apache's and nginx's workers are when root starts them.
+pub fn web_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("www-data")
+}
+
+fn try_start(module: Module, executable: &Path, config: &Path) -> Result<Apache, String> {
+    let dir = directory("apache");
+    let [port] = port::free();
+    let (module, snippet, package) = match module {
+        Module::Fcgid => ("fcgid", "apache/webpresence-fcgid.conf", "libapache2-mod-fcgid"),
+        Module::Cgid => ("cgid", "apache/webpresence-cgi.conf", "apache2"),
+    };
+    let there = fs::exists(format!("/usr/lib/apache2/modules/mod_{module}.so")).unwrap_or(false);
+    assert!(there, "mod_{module} is missing; install it with: apt-get install {package}");
+    let listen = port.to_string();
+    let words = [
+        ("DIR", dir.path()),
+        ("PORT", Path::new(&listen)),
+        ("USER", Path::new(web_user().map_or("", |_| "User www-data\nGroup www-data"))),
+        ("MODULE", Path::new(module)),
+        ("CONFIG", config),
+        ("EXE", executable),
+        ("SNIPPET", &repository(snippet)),
+    ];
+    let words = words.map(|(name, value)| (name, value.to_str().expect("paths of ours are text")));
+    fs::write(dir.path().join("apache.conf"), fill(CONFIG, &words)).expect("the directory is ours");
+    let mut command = Command::new(program("apache2", "apache2"));
+    command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
+    let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
+    let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+    match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
+        true => Ok(Apache { port, _leash: leash }),
+        false => Err(leash.log()),
+    }
+}

@@ -1,0 +1,68 @@
+#!/bin/sh
+# Installs, with apt, what the demo or the tests need and this machine lacks; says so first, and says nothing where
+# nothing is missing.
+#
+#     tests/rig/install.sh demo|test
+#
+# A web server and two XMPP servers that come as packages would be started at once and at every boot. Nobody asked for
+# that: while they are installed, Debian's policy-rc.d says no, and those that are new here are not enabled. The demo
+# and the tests start their own, on loopback, as they need them. To have one as a service: systemctl enable --now NAME
+
+set -eu
+
+missing=
+
+# need PACKAGE COMMAND...: the package is missing if the command fails.
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+has() {
+    PATH="/usr/sbin:/usr/bin:/sbin:/bin" command -v "$1"
+}
+
+need prosody has prosody
+need nginx has nginx
+need openssl has openssl
+need python3-slixmpp /usr/bin/python3 -c 'import slixmpp'
+if [ "${1:-}" = test ]; then
+    need ejabberd has ejabberdctl
+    need apache2 has apache2
+    need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
+fi
+[ -n "$missing" ] || exit 0
+
+if ! has apt-get >/dev/null; then
+    echo "Missing here, and there is no apt-get to install it:$missing" >&2
+    exit 1
+fi
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    if ! has sudo >/dev/null; then
+        echo "Missing here; as root: apt-get install$missing" >&2
+        exit 1
+    fi
+    as_root=sudo
+fi
+echo "Installing with ${as_root:+sudo }apt-get (no service will be started):$missing"
+
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap '$as_root rm -f $policy' EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\n# Services stay as they are while packages are installed; removed right after.\nexit 101\n' |
+        $as_root tee $policy >/dev/null
+    $as_root chmod 755 $policy
+fi
+$as_root apt-get update -qq
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+if [ -d /run/systemd/system ]; then
+    for service in $missing; do
+        case $service in
+        prosody | nginx | ejabberd | apache2) $as_root systemctl disable --quiet "$service" ;;
+        esac
+    done
+fi

@@ -1,0 +1,56 @@
+//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them, people who are online with a
+//! client that is not ours, and the executable under test. Each lives in a temporary directory of its own on loopback
+//! and ends with the test process, however that ends. Nothing here knows what a right answer is.
+
+pub mod apache;
+pub mod certificate;
+pub mod component;
+pub mod ejabberd;
+pub mod fastcgi;
+pub mod http;
+pub mod leash;
+pub mod nginx;
+pub mod port;
+pub mod prosody;
+pub mod users;
+pub mod webpresence;
+pub mod xmpp;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long anything in here may take before the test fails: far more than it needs on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer; the wait is bounded and ends as soon as it can.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The path of a program the tests need; without it they fail and say how to get it.
+pub fn program(name: &str, package: &str) -> PathBuf {
+    let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
+    let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("{name} is missing; install it with: apt-get install {package}"))
+}
+
+/// A file of this repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Fills in the words between at signs.
+pub fn fill(template: &str, words: &[(&str, &str)]) -> String {
+    let filled =
+        words.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value));
+    let left = filled.split('@').nth(1).filter(|word| word.chars().all(|c| c.is_ascii_uppercase()) && !word.is_empty());
+    assert_eq!(left, None, "a word of the template is not filled in");
+    filled
+}

@@ -1,0 +1,173 @@
+//! The executable under test, with a configuration and a directory of its own, started in every way it can be.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::http::Answer;
+use super::leash::{Leash, directory};
+use super::xmpp::{DOMAIN, Identity, SECRET, Xmpp};
+use super::{PATIENCE, eventually};
+
+/// The `[xmpp]` section for a server.
+fn section(server: &Xmpp, identity: Identity) -> String {
+    let (port, more) = match identity {
+        Identity::Component(_) => (server.ports.component, String::new()),
+        Identity::Account(_) => (server.ports.client, format!("ca_file = {}\n", server.authority.display())),
+    };
+    let jid = identity.jid();
+    format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nhost = 127.0.0.1\nport = {port}\n{more}")
+}
+
+/// One installation: a configuration file and the directory it names.
+pub struct Webpresence {
+    dir: TempDir,
+    state: TempDir,
+    pub config: PathBuf,
+    pub identity: Identity,
+}
+
+impl Webpresence {
+    /// For `server`, visible to anyone.
+    pub fn new(server: &Xmpp, identity: Identity) -> Webpresence {
+        Webpresence::tuned(server, identity, "", "")
+    }
+
+    /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
+    pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
+        let dir = directory("installed");
+        let state = state_directory();
+        let cache = format!("[cache]\ndirectory = {}\n{cache}\n", state.path().display());
+        let installed = Webpresence { config: dir.path().join("webpresence.ini"), dir, state, identity };
+        let xmpp = section(server, identity);
+        let access = format!("[access]\nvisibility = anyone\ndomains = {DOMAIN}, *.{DOMAIN}, dead.test\n");
+        installed.configure(&format!("{xmpp}{more}\n{access}{cache}"));
+        installed
+    }
+
+    /// Writes the configuration file.
+    pub fn configure(&self, text: &str) {
+        fs::write(&self.config, text).expect("the directory is ours");
+        fs::set_permissions(&self.config, Permissions::from_mode(0o600)).expect("the file is ours");
+    }
+
+    pub fn configuration(&self) -> String {
+        fs::read_to_string(&self.config).expect("the file is ours")
+    }
+
+    /// Gives everything to the user a web server's children run as; only he starts the executable from now on.
+    pub fn hand_over(&self, user: &str) {
+        let owner = format!("{user}:");
+        let done = Command::new("chown").arg("-R").arg(owner).arg(self.dir.path()).arg(self.state.path()).status();
+        assert!(done.is_ok_and(|status| status.success()), "chown to {user}");
+    }
+
+    /// The executable at a place where every user can start it, whatever directory the sources are in.
+    pub fn executable(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        let built = Path::new(env!("CARGO_BIN_EXE_webpresence"));
+        fs::hard_link(built, &path).or_else(|_| fs::copy(built, &path).map(drop)).expect("the directory is ours");
+        path
+    }
+
+    /// A command for people, with `--config`.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.args(&arguments[..1]).arg("--config").arg(&self.config).args(&arguments[1..]);
+        output(command, b"")
+    }
+
+    /// `webpresence get QUERY`.
+    pub fn get(&self, query: &str) -> Answer {
+        let output = self.run(&["get", query]);
+        assert!(output.status.success() || !output.stdout.is_empty(), "get {query}: {output:?}");
+        Answer::from_cgi(&output.stdout)
+    }
+
+    /// As a web server runs a CGI program (RFC 3875), with nothing but these variables.
+    pub fn cgi(&self, vars: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.env_clear().env("GATEWAY_INTERFACE", "CGI/1.1").env("WEBPRESENCE_CONFIG", &self.config);
+        let output = output(
+            {
+                command.envs(vars.iter().copied());
+                command
+            },
+            body,
+        );
+        assert!(output.status.success(), "{vars:?}: {output:?}");
+        Answer::from_cgi(&output.stdout)
+    }
+
+    /// `webpresence serve` on a Unix socket that everybody may use; returns when it accepts.
+    pub fn serve(&self) -> Serve {
+        let socket = self.dir.path().join("webpresence.sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.arg("serve").arg("--config").arg(&self.config);
+        command.arg("--listen").arg(format!("unix:{},mode=0666", socket.display()));
+        let mut leash = Leash::start(directory("serve"), None, &mut command, &[]);
+        eventually("webpresence serve accepts", || {
+            let ended = leash.ended();
+            assert_eq!(ended, None, "webpresence serve ended: {}", leash.log());
+            UnixStream::connect(&socket).ok()
+        });
+        Serve { leash, socket }
+    }
+}
+
+/// What processes share must not lie among temporary files, which webpresence refuses. Everybody's processes can get
+/// to the place that root uses.
+fn state_directory() -> TempDir {
+    let is_temporary = |path: &Path| ["/tmp", "/var/tmp", "/dev/shm"].iter().any(|folder| path.starts_with(folder));
+    let root = rustix::process::geteuid().is_root().then(|| PathBuf::from("/var/lib"));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let mut places = root.into_iter().chain([PathBuf::from(env!("CARGO_TARGET_TMPDIR"))]).chain(home);
+    let place = places.find(|place| !is_temporary(place)).expect("the sources or HOME outside of /tmp");
+    tempfile::Builder::new().prefix("webpresence-state-").tempdir_in(place).expect("a directory of our own")
+}
+
+/// A running `webpresence serve`.
+pub struct Serve {
+    pub leash: Leash,
+    pub socket: PathBuf,
+}
+
+/// Runs a command to its end; one that does not end is killed, and fails the test.
+fn output(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("built");
+    // Whoever ends without reading his input is judged by what he says.
+    let _ = child.stdin.take().expect("piped").write_all(input);
+    let stdout = reader(child.stdout.take().expect("piped"));
+    let stderr = reader(child.stderr.take().expect("piped"));
+    let status = eventually_ends(&mut child, &command);
+    Output { status, stdout: stdout.join().expect("read"), stderr: stderr.join().expect("read") }
+}
+
+fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("a pipe");
+        bytes
+    })
+}
+
+fn eventually_ends(child: &mut Child, command: &Command) -> std::process::ExitStatus {
+    let started = std::time::Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("our own child") {
+            return status;
+        }
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("{command:?} does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
