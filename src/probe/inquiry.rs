@@ -144,15 +144,16 @@ impl Inquiry {
         }
     }
 
+    /// Only a person has a roster to refuse by; many a component says this to everybody.
     pub fn unsubscribed(&mut self, now: Instant) {
         self.sign(now);
-        self.refused = true;
+        self.refused |= self.is_person();
     }
 
     pub fn presence_error(&mut self, condition: Condition, now: Instant) {
         self.sign(now);
         self.error = Some(condition);
-        self.refused |= condition == Condition::Forbidden;
+        self.refused |= condition == Condition::Forbidden && self.is_person();
     }
 
     /// An IQ of ours came back.
@@ -501,6 +502,8 @@ mod tests {
             (vec![NoPong(unknown), NoInfo(unknown), Home], Forbidden, 0),
             (vec![Home], Offline, UNTIL_MS),
             (vec![Info("gateway"), Home], Available, 1000),
+            (vec![Unsubscribed, Info("component"), Pong, Home], Available, 0),
+            (vec![Error(Condition::Forbidden), Info("component"), Pong, Home], Available, 0),
         ] {
             let outcome = judge("gateway.example.com", Some(ServerKind::Other), false, &evidence);
             assert_eq!(outcome, Ok((state, String::new(), after_ms)), "{evidence:?}");

@@ -125,7 +125,7 @@ fn redirects(open: &Open) {
         let kept = answer.header("Cache-Control").unwrap_or_default();
         assert!(kept.starts_with("private, max-age=") || kept == "no-store", "{jid}: {kept}");
     }
-    let own = format!("{STATUS}?jid=away@example.test&away=/icons/--IMAGE--.png");
+    let own = format!("{STATUS}?jid=away@example.test&images=/icons/--IMAGE--.png");
     assert_eq!(open.send(Request::get(&own)).header("Location"), Some("/icons/away.png"));
     let visit = Request::get(&own).header("Accept", "text/html,*/*").header("Sec-Fetch-Mode", "navigate");
     let answer = open.send(visit);
