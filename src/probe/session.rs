@@ -301,7 +301,8 @@ fn start_tls(element: &Element) -> Result<State, Failure> {
 /// What a stream error means where it came (RFC 6120, 4.9.3).
 fn stream_error(error: &Element, state: &State) -> Failure {
     let condition = condition(error);
-    let in_login = matches!(state, State::ComponentHeader | State::Handshake | State::Features | State::Sasl(_));
+    let in_login =
+        matches!(state, State::ComponentHeader | State::Handshake | State::StartTls | State::Features | State::Sasl(_));
     match condition.as_str() {
         "conflict" => Failure::Conflict,
         "not-authorized" | "host-unknown" | "invalid-namespace" | "policy-violation" if in_login => {
