@@ -172,14 +172,14 @@ impl Session {
         if self.received > SESSION_BYTES + self.errands.put() * QUESTION_BYTES {
             return Err(Failure::Flood);
         }
-        while let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? {
-            let state = mem::replace(&mut self.state, State::Ended);
-            self.state = self.advance(state, incoming, now)?;
+        loop {
             if matches!(self.state, State::Securing) && !bytes.is_empty() {
                 return Err(Failure::Injected);
             }
+            let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
+            let state = mem::replace(&mut self.state, State::Ended);
+            self.state = self.advance(state, incoming, now)?;
         }
-        Ok(())
     }
 
     fn advance(&mut self, state: State, incoming: Incoming, now: Instant) -> Result<State, Failure> {
