@@ -181,8 +181,12 @@ impl Errands {
                 self.about(&from.to_bare(), |inquiry| inquiry.available(resource.clone(), now));
             }
             Heard::Unavailable { from, texts } => {
-                let name = from.resource().map(|r| r.as_str()).unwrap_or_default();
-                self.about(&from.to_bare(), |inquiry| inquiry.unavailable(name, texts.clone(), now));
+                let (bare, name) = (from.to_bare(), from.resource().map(|r| r.as_str()).unwrap_or_default());
+                // COMPAT: Prosody acknowledges a request for consent like this, even to somebody who does not exist.
+                let asked = self.subscriptions.iter().any(|s| s.jid == bare && !s.given);
+                if !(asked && name.is_empty()) {
+                    self.about(&bare, |inquiry| inquiry.unavailable(name, texts.clone(), now));
+                }
             }
             Heard::Unsubscribed { from } => self.about(&from.to_bare(), |inquiry| inquiry.unsubscribed(now)),
             Heard::Subscribed { from } => {
