@@ -211,6 +211,12 @@ impl Inquiry {
         presence || self.ping.is_result() || self.info.is_result() || self.last.is_result()
     }
 
+    /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
+    /// have no XEP-0199.
+    fn server_spoke(&self) -> bool {
+        matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable()
+    }
+
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
         if let Some(best) = Presence::best(&self.resources, here.rule) {
             return Ok(self.answer(best, Why::Present));
@@ -235,12 +241,12 @@ impl Inquiry {
         let no = |why| Ok(self.answer(Presence::bare(State::Forbidden), why));
         let kind = here.kind.unwrap_or(ServerKind::Other);
         match (&self.last, kind) {
-            (_, ServerKind::Openfire) if self.ping.is_result() => {
+            (_, ServerKind::Openfire) if self.server_spoke() => {
                 Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)))
             }
             (Reply::Error(Condition::Forbidden), _) => no(Why::NoConsent),
             _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
-            _ if !self.ping.is_result() => Err(Failure::Silent),
+            _ if !self.server_spoke() => Err(Failure::Silent),
             (_, ServerKind::Prosody) => no(Why::Silence(kind)),
             _ if here.consented => Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind))),
             _ => no(Why::Silence(kind)),
