@@ -219,6 +219,8 @@ impl Errands {
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
                 }
             }
+            // Out of reach, it has not said what it is: it is asked again next time.
+            Topic::Version if outcome == Err(Condition::Unreachable) => {}
             Topic::Version => {
                 let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
                 self.facts.learn_kind(sent.to.as_str(), kind);

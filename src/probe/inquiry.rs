@@ -193,9 +193,8 @@ impl Inquiry {
         let awaited = self.last.is_awaited() || self.info.is_awaited() || self.ping.is_awaited();
         let settled = !awaited && !self.home.is_awaited() && here.kind.is_some();
         let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
-        let unreachable = self.error == Some(Condition::Unreachable);
         let wait = match (self.heard, self.alive) {
-            (Some(_), Some(alive)) if unreachable => alive,
+            (Some(_), Some(alive)) if self.unreachable() => alive,
             (Some(heard), Some(_)) if settled && ordered => heard,
             (Some(heard), Some(_)) if settled => heard + GRACE,
             // The pong of our own server says nothing about the target.
