@@ -204,9 +204,11 @@ impl Inquiry {
         wait.min(self.until)
     }
 
-    /// Anything came in that only the target or its server can have sent.
+    /// Anything came in that only the target or its server can have sent. A host's refused probe may be the word of
+    /// our own server, and is no reason to give up on the host.
     fn target_spoke(&self) -> bool {
-        let presence = !self.resources.is_empty() || self.offline.is_some() || self.error.is_some();
+        let refused = self.is_person() && self.error.is_some();
+        let presence = !self.resources.is_empty() || self.offline.is_some() || refused;
         presence || self.ping.is_result() || self.info.is_result() || self.last.is_result()
     }
 
