@@ -185,7 +185,12 @@ impl Inquiry {
         if here.now < wait {
             return Err(wait);
         }
-        Ok(if self.is_person() { self.judge_person(here) } else { self.judge_host(here) })
+        let judged = if self.is_person() { self.judge_person(here) } else { self.judge_host(here) };
+        match judged {
+            // Nobody is given up for silent before the deadline.
+            Err(Failure::Silent) if here.now < self.until => Err(self.until),
+            judged => Ok(judged),
+        }
     }
 
     /// Until when more evidence is worth waiting for.
@@ -241,15 +246,15 @@ impl Inquiry {
     fn judge_silence(&self, here: Circumstances) -> Result<Answer, Failure> {
         let no = |why| Ok(self.answer(Presence::bare(State::Forbidden), why));
         let kind = here.kind.unwrap_or(ServerKind::Other);
-        match (&self.last, kind) {
-            (_, ServerKind::Openfire) if self.server_spoke() => {
-                Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)))
-            }
-            (Reply::Error(Condition::Forbidden), _) => no(Why::NoConsent),
+        let offline = || Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)));
+        match kind {
             _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
             _ if !self.server_spoke() => Err(Failure::Silent),
-            (_, ServerKind::Prosody) => no(Why::Silence(kind)),
-            _ if here.consented => Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind))),
+            // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
+            ServerKind::Openfire => offline(),
+            _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),
+            ServerKind::Prosody => no(Why::Silence(kind)),
+            _ if here.consented => offline(),
             _ => no(Why::Silence(kind)),
         }
     }
