@@ -4,10 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
+use webpresence::probe::session::Step;
+use webpresence::probe::{Answer, Failure, Why};
+
 #[path = "transcripts/replay.rs"]
 mod replay;
 
-use replay::{Cut, Replay};
+use replay::{Cut, Replay, server_says};
 
 #[test]
 fn the_session_does_what_the_transcripts_say() {
@@ -44,6 +47,98 @@ fn no_cut_into_two_pieces_changes_anything() {
     }
 }
 
+/// The server falls silent after each of its lines: by the deadline every question has its answer, and before it
+/// none that the lines so far do not bear out.
+#[test]
+fn silence_at_every_stage() {
+    for (path, script) in transcripts() {
+        for (stage, _) in server_lines(&script) {
+            let context = format!("{}, silent after line {}", path.display(), stage + 1);
+            let script: String = script.lines().take(stage + 1).flat_map(|line| [line, "\n"]).collect();
+            let (mut replay, _) = Replay::of(&script, Cut::Nowhere);
+            wait_to_the_end(&mut replay, &context);
+            for (answer, at_deadline) in &replay.answers {
+                assert!(
+                    is_borne_out(answer, *at_deadline, &replay),
+                    "{context}: {answer:?}, in the end: {at_deadline}"
+                );
+            }
+        }
+    }
+}
+
+fn wait_to_the_end(replay: &mut Replay, context: &str) {
+    let mut steps = 0;
+    while replay.failure.is_none() && !replay.asked.is_empty() {
+        let soonest = replay.asked.iter().map(|(_, until)| *until).min().expect("there are questions");
+        let Some(Step::Wait(Some(then))) = replay.drive() else { panic!("{context}: nothing is awaited") };
+        assert!(replay.asked.is_empty() || replay.now < then && then <= soonest, "{context}: waits until {then:?}");
+        replay.now = then;
+        replay.drive();
+        steps += 1;
+        assert!(steps < 10, "{context}: time does not pass");
+    }
+}
+
+/// What the server must have said for an answer; silence is read only from a server that is there.
+fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Replay) -> bool {
+    let heard = |what: &str| replay.heard.contains(what);
+    let pong = || pings(&replay.said).any(|id| heard(&format!("id='{id}'")));
+    match answer {
+        Err(Failure::Silent) => at_deadline,
+        Err(Failure::RemoteUnreachable) => heard("<remote-server-"),
+        Err(_) => false,
+        Ok(answer) => match answer.why {
+            Why::Present => heard("<presence "),
+            Why::SaidOffline => heard("type='unavailable'"),
+            Why::LastActivity => heard("<query xmlns='jabber:iq:last' seconds="),
+            Why::Silence(_) => pong(),
+            Why::Refused => heard("unsubscribed") || heard("<forbidden") || heard("<not-authorized"),
+            Why::NoConsent => pong() && (heard("<subscription-required") || heard("<forbidden")),
+            Why::NotFound => heard("<item-not-found") || heard("<presence type='error'"),
+            Why::Service => heard("category=") || heard("<presence ") || pong(),
+            Why::NotRunning => heard("<remote-server-") || at_deadline && (pong() || heard("<presence type='error'")),
+        },
+    }
+}
+
+/// The ids of our pings.
+fn pings(said: &str) -> impl Iterator<Item = &str> {
+    let pings = said.split("<iq").filter(|iq| iq.contains("<ping xmlns='urn:xmpp:ping'/>"));
+    pings.filter_map(|iq| iq.split(" id='").nth(1)?.split('\'').next())
+}
+
+/// The server ends the stream at every stage, with a reason and without.
+#[test]
+fn the_end_of_the_stream_at_every_stage() {
+    const XMLNS: &str = "xmlns='urn:ietf:params:xml:ns:xmpp-streams'";
+    for (path, script) in transcripts().into_iter().filter(|(_, script)| !script.contains("\nfailure: ")) {
+        for (stage, line) in server_lines(&script) {
+            let before: String = script.lines().take(stage).flat_map(|line| [line, "\n"]).collect();
+            // A stream error needs a stream (RFC 6120, 4.9.1.2).
+            let header = if line.contains("<stream:stream") { line.as_str() } else { "" };
+            for condition in ["conflict", "not-authorized", "host-unknown", "system-shutdown", ""] {
+                let (mut replay, _) = Replay::of(&before, Cut::Nowhere);
+                let error = format!("<stream:error><{condition} {XMLNS}/></stream:error>");
+                let error = if condition.is_empty() { "</stream:stream>" } else { &error };
+                let expected = ended(condition, &replay);
+                replay.receive(format!("{header}{error}").as_bytes());
+                let place = format!("{}, {error} instead of line {}", path.display(), stage + 1);
+                assert_eq!(replay.failure, Some(expected), "{place}");
+            }
+        }
+    }
+}
+
+fn ended(condition: &str, replay: &Replay) -> Failure {
+    let in_login = !replay.session.is_open() && !replay.said.contains("<bind ");
+    match condition {
+        "conflict" => Failure::Conflict,
+        "not-authorized" | "host-unknown" if in_login => Failure::LoginRefused(condition.to_owned()),
+        _ => Failure::StreamEnded(condition.to_owned()),
+    }
+}
+
 /// Everything that the server says in an open session, it says twice.
 #[test]
 fn a_doubled_stanza_changes_nothing() {
@@ -68,6 +163,11 @@ fn transcripts() -> Vec<(PathBuf, String)> {
     let read =
         |path: &Path| std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
+}
+
+/// The lines of the server, by their index in the script.
+fn server_lines(script: &str) -> impl Iterator<Item = (usize, String)> {
+    script.lines().enumerate().filter_map(|(index, line)| Some((index, server_says(line)?)))
 }
 
 /// Plays a transcript and compares everything that the session does.

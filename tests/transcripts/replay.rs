@@ -39,8 +39,8 @@ pub struct Replay {
     pub longest: usize,
     /// Questions and their deadlines, until they are answered.
     pub asked: Vec<(u64, Instant)>,
-    /// Answers since the last account, and when they came.
-    pub answers: Vec<(u64, Result<Answer, Failure>)>,
+    /// The answers so far, and whether only the deadline brought them.
+    pub answers: Vec<(Result<Answer, Failure>, bool)>,
     cut: Cut,
     unsaid: String,
     settled: Vec<String>,
@@ -182,22 +182,27 @@ impl Replay {
     }
 
     fn collect(&mut self) {
-        let mut settled: Vec<(u64, String)> = Vec::new();
         for (id, answer) in self.session.answers(self.now) {
-            settled.push((id, told(id, &answer)));
-            self.answers.push((id, answer));
+            let until = self.settle(id, told(id, &answer));
+            self.answers.push((answer, self.now >= until));
         }
         for (id, consent) in self.session.consents(self.now) {
-            settled.push((
+            self.settle(
                 id,
-                consent.map_or_else(|f| format!("failure {id}: {f:?}\n"), |c| format!("consent {id}: {c:?}\n")),
-            ));
+                match consent {
+                    Ok(consent) => format!("consent {id}: {consent:?}\n"),
+                    Err(failure) => format!("failure {id}: {failure:?}\n"),
+                },
+            );
         }
-        for (id, text) in settled {
-            let known = self.asked.iter().position(|(asked, _)| *asked == id);
-            self.asked.remove(known.unwrap_or_else(|| panic!("nobody asked: {text}")));
-            self.settled.push(text);
-        }
+    }
+
+    /// Returns when the question had to be settled.
+    fn settle(&mut self, id: u64, outcome: String) -> Instant {
+        let place = self.asked.iter().position(|(asked, _)| *asked == id);
+        let (_, until) = self.asked.remove(place.unwrap_or_else(|| panic!("nobody asked: {outcome}")));
+        self.settled.push(outcome);
+        until
     }
 
     /// Writes down what the session did.
