@@ -81,8 +81,9 @@ impl Errands {
 
     pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
         self.put += 1;
-        let own = self.is_own(jid.domain().as_str());
-        self.inquiries.insert(id, Inquiry::new(jid, own, until));
+        // Where our server cannot reach itself, it does not serve the domain: nobody there is known to be offline.
+        let hosted = jid.domain() != self.home.domain() && self.is_own(jid.domain().as_str());
+        self.inquiries.insert(id, Inquiry::new(jid, hosted, until));
         self.fresh.push(id);
     }
 
