@@ -3,14 +3,18 @@
 //! spoil it. `UPDATE_TRANSCRIPTS=1` writes down what the session does now; read what it changed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use webpresence::probe::session::Step;
 use webpresence::probe::{Answer, Failure, Why};
 
 #[path = "transcripts/replay.rs"]
 mod replay;
 
-use replay::{Cut, Replay, server_says};
+use replay::{Cut, Replay, Told, server_says};
 
 #[test]
 fn the_session_does_what_the_transcripts_say() {
@@ -57,7 +61,7 @@ fn silence_at_every_stage() {
             let script: String = script.lines().take(stage + 1).flat_map(|line| [line, "\n"]).collect();
             let (mut replay, _) = Replay::of(&script, Cut::Nowhere);
             wait_to_the_end(&mut replay, &context);
-            for (answer, at_deadline) in &replay.answers {
+            for Told { answer, at_deadline, .. } in &replay.answers {
                 assert!(
                     is_borne_out(answer, *at_deadline, &replay),
                     "{context}: {answer:?}, in the end: {at_deadline}"
@@ -175,4 +179,100 @@ fn check(path: &Path, script: &str, cut: Cut) {
     let (_, account) = Replay::of(script, cut);
     let path = path.display();
     assert!(account == script, "{path}, cut {cut:?}: expected\n{script}\ngot\n{account}");
+}
+
+/// A component with two questions out. The rest is up to chance.
+const LOGIN: &str = "identity: component presence.example.com password=secret server=auto
+ask 1 bob@example.com
+ask 2 carol@example.com
+S: <stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' id='7'>
+S: <handshake/>
+";
+
+const SERVERS: [&str; 5] = ["auto", "prosody", "ejabberd", "openfire", "other"];
+const SENDERS: [&str; 6] = [
+    "bob@example.com",
+    "bob@example.com/a",
+    "bob@example.com/b",
+    "eve@example.com/a",
+    "example.com",
+    "bob@evil.example",
+];
+const RECEIVERS: [&str; 4] = ["", "to='presence.example.com'", "to='presence.example.com/x'", "to='other.example.com'"];
+const STANZAS: [&str; 16] = [
+    "<presence ADDRESS/>",
+    "<presence ADDRESS><show>away</show><priority>-5</priority><status>x</status></presence>",
+    "<presence ADDRESS><show>dnd</show><show>chat</show><priority>abc</priority></presence>",
+    "<presence ADDRESS type='unavailable'><status>bye</status></presence>",
+    "<presence ADDRESS type='unsubscribed'/>",
+    "<presence ADDRESS type='subscribed'/>",
+    "<presence ADDRESS type='probe'/>",
+    "<presence ADDRESS type='error'><error type='auth'><forbidden xmlns='NS'/></error></presence>",
+    "<presence ADDRESS type='error'/>",
+    "<iq ADDRESS type='result'/>",
+    "<iq ADDRESS type='result'><query xmlns='jabber:iq:last' seconds='5'>bye</query></iq>",
+    "<iq ADDRESS type='result'><query xmlns='jabber:iq:version'><name>ejabberd</name></query></iq>",
+    "<iq ADDRESS type='result'><query xmlns='http://jabber.org/protocol/disco#info'>\
+     <identity category='account' type='registered'/></query></iq>",
+    "<iq ADDRESS type='error'><error type='cancel'><remote-server-timeout xmlns='NS'/></error></iq>",
+    "<iq ADDRESS type='error'><error type='auth'><subscription-required xmlns='NS'/></error></iq>",
+    "<iq ADDRESS type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+];
+
+fn stanza() -> impl Strategy<Value = String> {
+    let parts = (select(&STANZAS[..]), select(&SENDERS[..]), select(&RECEIVERS[..]), 1..9_u8);
+    parts.prop_map(|(stanza, from, to, id)| {
+        let address = format!("id='q{id}' from='{from}' {to}");
+        stanza.replace("ADDRESS", &address).replace("NS", "urn:ietf:params:xml:ns:xmpp-stanzas")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    /// Somebody whom no stanza mentions is known by nothing but silence, whatever comes in about others.
+    #[test]
+    fn nobody_is_seen_whom_no_stanza_mentions(
+        server in select(&SERVERS[..]),
+        stanzas in vec((stanza(), 0..300_u64), 0..24),
+    ) {
+        let (mut replay, _) = Replay::of(&LOGIN.replace("auto", server), Cut::Nowhere);
+        for (stanza, pause_ms) in &stanzas {
+            replay.pass(Duration::from_millis(*pause_ms));
+            replay.receive(stanza.as_bytes());
+        }
+        prop_assert_eq!(&replay.failure, &None);
+        wait_to_the_end(&mut replay, &format!("{stanzas:?}"));
+        prop_assert_eq!(replay.answers.len(), 2);
+        for told in &replay.answers {
+            let who = if told.id == 1 { "from='bob@example.com" } else { "from='carol@example.com" };
+            let mentioned = stanzas.iter().any(|(stanza, _)| stanza.contains(who));
+            prop_assert!(mentioned || is_silence(&told.answer), "{}: {:?}", who, told.answer);
+        }
+    }
+
+    /// Bytes of any kind, at any stage, end in an error or in silence.
+    #[test]
+    fn random_bytes_prove_nothing(lines in 1..6_usize, bytes in vec(byte(), 0..400), piece in 1..400_usize) {
+        let begin: String = LOGIN.lines().take(lines).flat_map(|line| [line, "\n"]).collect();
+        let (mut replay, _) = Replay::of(&begin, Cut::Nowhere);
+        for piece in bytes.chunks(piece) {
+            replay.receive(piece);
+        }
+        wait_to_the_end(&mut replay, &format!("{bytes:?}"));
+        let silent = replay.answers.iter().all(|told| told.answer == Err(Failure::Silent));
+        prop_assert!(silent, "{:?}", bytes);
+    }
+}
+
+fn is_silence(answer: &Result<Answer, Failure>) -> bool {
+    match answer {
+        Ok(answer) => matches!(answer.why, Why::Silence(_)),
+        Err(failure) => matches!(failure, Failure::Silent | Failure::RemoteUnreachable),
+    }
+}
+
+/// Any byte, more often one that means something in XML.
+fn byte() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), select(b"<>/='\" &;!?-[]abc\n".to_vec())]
 }

@@ -26,6 +26,14 @@ pub enum Cut {
     After(usize),
 }
 
+/// One answer of the session.
+pub struct Told {
+    pub id: u64,
+    pub answer: Result<Answer, Failure>,
+    /// Only the deadline brought it.
+    pub at_deadline: bool,
+}
+
 /// A session and its surroundings.
 pub struct Replay {
     pub session: Session,
@@ -39,8 +47,8 @@ pub struct Replay {
     pub longest: usize,
     /// Questions and their deadlines, until they are answered.
     pub asked: Vec<(u64, Instant)>,
-    /// The answers so far, and whether only the deadline brought them.
-    pub answers: Vec<(Result<Answer, Failure>, bool)>,
+    /// The answers so far.
+    pub answers: Vec<Told>,
     cut: Cut,
     unsaid: String,
     settled: Vec<String>,
@@ -69,7 +77,7 @@ impl Replay {
                 "ask" | "subscribe" => replay.put(line),
                 "after" => {
                     replay.act(&mut account);
-                    replay.now += milliseconds(line);
+                    replay.pass(milliseconds(line));
                 }
                 "wait" => {
                     replay.wait(&mut account);
@@ -184,7 +192,7 @@ impl Replay {
     fn collect(&mut self) {
         for (id, answer) in self.session.answers(self.now) {
             let until = self.settle(id, told(id, &answer));
-            self.answers.push((answer, self.now >= until));
+            self.answers.push(Told { id, answer, at_deadline: self.now >= until });
         }
         for (id, consent) in self.session.consents(self.now) {
             self.settle(
@@ -235,6 +243,17 @@ impl Replay {
             account.push_str(element);
             account.push('\n');
         }
+    }
+
+    /// Lets time pass; the session is woken when it wishes.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(Step::Wait(Some(then))) = self.drive()
+            && then <= end
+        {
+            self.now = then;
+        }
+        self.now = end;
     }
 
     /// Lets the time pass that the session gives.
