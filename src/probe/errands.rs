@@ -81,8 +81,9 @@ impl Errands {
 
     pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
         self.put += 1;
-        let own = self.is_own(jid.domain().as_str());
-        self.inquiries.insert(id, Inquiry::new(jid, own, until));
+        // Where our server cannot reach itself, it does not serve the domain: nobody there is known to be offline.
+        let hosted = jid.domain() != self.home.domain() && self.is_own(jid.domain().as_str());
+        self.inquiries.insert(id, Inquiry::new(jid, hosted, until));
         self.fresh.push(id);
     }
 
@@ -181,8 +182,12 @@ impl Errands {
                 self.about(&from.to_bare(), |inquiry| inquiry.available(resource.clone(), now));
             }
             Heard::Unavailable { from, texts } => {
-                let name = from.resource().map(|r| r.as_str()).unwrap_or_default();
-                self.about(&from.to_bare(), |inquiry| inquiry.unavailable(name, texts.clone(), now));
+                let (bare, name) = (from.to_bare(), from.resource().map(|r| r.as_str()).unwrap_or_default());
+                // COMPAT: Prosody acknowledges a request for consent like this, even to somebody who does not exist.
+                let asked = self.subscriptions.iter().any(|s| s.jid == bare && !s.given);
+                if !(asked && name.is_empty()) {
+                    self.about(&bare, |inquiry| inquiry.unavailable(name, texts.clone(), now));
+                }
             }
             Heard::Unsubscribed { from } => self.about(&from.to_bare(), |inquiry| inquiry.unsubscribed(now)),
             Heard::Subscribed { from } => {
@@ -215,6 +220,8 @@ impl Errands {
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
                 }
             }
+            // Out of reach, it has not said what it is: it is asked again next time.
+            Topic::Version if outcome == Err(Condition::Unreachable) => {}
             Topic::Version => {
                 let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
                 self.facts.learn_kind(sent.to.as_str(), kind);

@@ -186,7 +186,12 @@ impl Inquiry {
         if here.now < wait {
             return Err(wait);
         }
-        Ok(if self.is_person() { self.judge_person(here) } else { self.judge_host(here) })
+        let judged = if self.is_person() { self.judge_person(here) } else { self.judge_host(here) };
+        match judged {
+            // Nobody is given up for silent before the deadline.
+            Err(Failure::Silent) if here.now < self.until => Err(self.until),
+            judged => Ok(judged),
+        }
     }
 
     /// Until when more evidence is worth waiting for.
@@ -194,9 +199,8 @@ impl Inquiry {
         let awaited = self.last.is_awaited() || self.info.is_awaited() || self.ping.is_awaited();
         let settled = !awaited && !self.home.is_awaited() && here.kind.is_some();
         let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
-        let unreachable = self.error == Some(Condition::Unreachable);
         let wait = match (self.heard, self.alive) {
-            (Some(_), Some(alive)) if unreachable => alive,
+            (Some(_), Some(alive)) if self.unreachable() => alive,
             (Some(heard), Some(_)) if settled && ordered => heard,
             (Some(heard), Some(_)) if settled => heard + GRACE,
             // The pong of our own server says nothing about the target.
@@ -206,10 +210,18 @@ impl Inquiry {
         wait.min(self.until)
     }
 
-    /// Anything came in that only the target or its server can have sent.
+    /// Anything came in that only the target or its server can have sent. A host's refused probe may be the word of
+    /// our own server, and is no reason to give up on the host.
     fn target_spoke(&self) -> bool {
-        let presence = !self.resources.is_empty() || self.offline.is_some() || self.error.is_some();
+        let refused = self.is_person() && self.error.is_some();
+        let presence = !self.resources.is_empty() || self.offline.is_some() || refused;
         presence || self.ping.is_result() || self.info.is_result() || self.last.is_result()
+    }
+
+    /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
+    /// have no XEP-0199.
+    fn server_spoke(&self) -> bool {
+        matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable()
     }
 
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
@@ -235,15 +247,15 @@ impl Inquiry {
     fn judge_silence(&self, here: Circumstances) -> Result<Answer, Failure> {
         let no = |why| Ok(self.answer(Presence::bare(State::Forbidden), why));
         let kind = here.kind.unwrap_or(ServerKind::Other);
-        match (&self.last, kind) {
-            (_, ServerKind::Openfire) if self.ping.is_result() => {
-                Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)))
-            }
-            (Reply::Error(Condition::Forbidden), _) => no(Why::NoConsent),
+        let offline = || Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)));
+        match kind {
             _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
-            _ if !self.ping.is_result() => Err(Failure::Silent),
-            (_, ServerKind::Prosody) => no(Why::Silence(kind)),
-            _ if here.consented => Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind))),
+            _ if !self.server_spoke() => Err(Failure::Silent),
+            // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
+            ServerKind::Openfire => offline(),
+            _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),
+            ServerKind::Prosody => no(Why::Silence(kind)),
+            _ if here.consented => offline(),
             _ => no(Why::Silence(kind)),
         }
     }

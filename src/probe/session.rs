@@ -172,14 +172,14 @@ impl Session {
         if self.received > SESSION_BYTES + self.errands.put() * QUESTION_BYTES {
             return Err(Failure::Flood);
         }
-        while let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? {
-            let state = mem::replace(&mut self.state, State::Ended);
-            self.state = self.advance(state, incoming, now)?;
+        loop {
             if matches!(self.state, State::Securing) && !bytes.is_empty() {
                 return Err(Failure::Injected);
             }
+            let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
+            let state = mem::replace(&mut self.state, State::Ended);
+            self.state = self.advance(state, incoming, now)?;
         }
-        Ok(())
     }
 
     fn advance(&mut self, state: State, incoming: Incoming, now: Instant) -> Result<State, Failure> {
@@ -301,7 +301,8 @@ fn start_tls(element: &Element) -> Result<State, Failure> {
 /// What a stream error means where it came (RFC 6120, 4.9.3).
 fn stream_error(error: &Element, state: &State) -> Failure {
     let condition = condition(error);
-    let in_login = matches!(state, State::ComponentHeader | State::Handshake | State::Features | State::Sasl(_));
+    let in_login =
+        matches!(state, State::ComponentHeader | State::Handshake | State::StartTls | State::Features | State::Sasl(_));
     match condition.as_str() {
         "conflict" => Failure::Conflict,
         "not-authorized" | "host-unknown" | "invalid-namespace" | "policy-violation" if in_login => {

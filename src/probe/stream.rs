@@ -64,6 +64,10 @@ pub struct Reader {
 impl Reader {
     /// The next thing in `bytes`, which is advanced behind it; `None` when more bytes are needed.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Incoming>, Fault> {
+        // The parser would gather such text until a `<` comes, which a mail or SSH server never sends.
+        if !self.header_seen && self.pending == 0 && bytes.first().is_some_and(|first| !b"< \t\r\n".contains(first)) {
+            return Err(Fault::NotWellFormed);
+        }
         loop {
             let before = bytes.len();
             // A slice at a time, so that an endless element is refused before it is stored.
