@@ -123,10 +123,8 @@ impl Case {
             "json" => ("application/json", self.json.clone().into_bytes()),
             other => panic!("no such type: {other}"),
         };
-        let found = (answer.status, answer.header("Content-Type"), String::from_utf8_lossy(&answer.body));
-        let expected = (self.status(kind), Some(content_type), String::from_utf8_lossy(&body));
-        assert_eq!(found, expected, "{} as {kind}", self.jid);
-        assert!(answer.body == body, "{} as {kind}: the picture's bytes", self.jid);
+        let found = (answer.status, answer.header("Content-Type"), legible(&answer.body));
+        assert_eq!(found, (self.status(kind), Some(content_type), legible(&body)), "{} as {kind}", self.jid);
         self.check_headers(kind, answer);
     }
 
@@ -161,6 +159,15 @@ impl Case {
             _ => assert!(kept.starts_with("public, max-age=") || kept == "max-age=0", "{}", what()),
         }
         assert_eq!(answer.header("ETag").is_some(), answer.status == 200, "{}", what());
+    }
+}
+
+/// Bytes for people: a picture by the name of the shipped one that it is.
+fn legible(body: &[u8]) -> String {
+    let states = ["available", "chat", "away", "xa", "dnd", "offline", "forbidden", "unknown"];
+    match states.iter().find(|state| icon(state) == body) {
+        Some(state) => format!("the picture of {state}"),
+        None => body.escape_ascii().to_string(),
     }
 }
 

@@ -5,6 +5,7 @@
 use std::ops::Deref;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
@@ -98,12 +99,16 @@ impl World {
         world
     }
 
-    /// The cast gets to know those who ask.
+    /// The cast gets to know those who ask, all at the same time.
     fn meet(&self) {
-        for identity in (0..KNOWN).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
-            let installed = Webpresence::new(&self.server, identity);
-            consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));
-        }
+        thread::scope(|scope| {
+            for identity in (0..KNOWN).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
+                scope.spawn(move || {
+                    let installed = Webpresence::new(&self.server, identity);
+                    consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));
+                });
+            }
+        });
     }
 }
 
