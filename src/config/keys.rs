@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
         "visibility",
         Kind::Choice(&["subscribers", "anyone"]),
         Value("subscribers"),
-        "Who may see: only those with a subscription to the person asked about, or everybody.",
+        "Who may see people who have agreed: anyone is every visitor. subscribers, for those who have a subscription to the person, answers forbidden for everybody as long as there is no way to prove one.",
     ),
     row(
         Access,
