@@ -36,6 +36,8 @@ struct Subscription {
     jid: BareJid,
     until: Instant,
     given: bool,
+    /// The request cannot be delivered.
+    lost: bool,
     pong: Option<Instant>,
 }
 
@@ -94,7 +96,7 @@ impl Errands {
         self.unsent.push_str(&self.sender.subscribe(&jid, why));
         self.unsent.push_str(&self.sender.query(&domain, &iq, Query::Ping));
         self.sent.insert(iq, Sent { to: domain, topic: Topic::Subscription(id) });
-        self.subscriptions.push(Subscription { id, jid, until, given: false, pong: None });
+        self.subscriptions.push(Subscription { id, jid, until, given: false, lost: false, pong: None });
     }
 
     pub fn is_busy(&self) -> bool {
@@ -195,7 +197,9 @@ impl Errands {
                 self.subscriptions.iter_mut().filter(|s| s.jid == bare).for_each(|s| s.given = true);
             }
             Heard::PresenceError { from, condition } => {
-                self.about(&from.to_bare(), |inquiry| inquiry.presence_error(condition, now));
+                let (bare, lost) = (from.to_bare(), condition == Condition::Unreachable);
+                self.subscriptions.iter_mut().filter(|s| s.jid == bare).for_each(|s| s.lost |= lost);
+                self.about(&bare, |inquiry| inquiry.presence_error(condition, now));
             }
             Heard::Reply { from: Some(from), id, outcome } => {
                 let expected = self.sent.get(&id).is_some_and(|sent| from == sent.to);
@@ -227,7 +231,10 @@ impl Errands {
                 self.facts.learn_kind(sent.to.as_str(), kind);
             }
             Topic::Subscription(id) => {
-                self.subscriptions.iter_mut().filter(|s| s.id == id).for_each(|s| s.pong = Some(now));
+                for subscription in self.subscriptions.iter_mut().filter(|s| s.id == id) {
+                    subscription.pong = Some(now);
+                    subscription.lost |= outcome == Err(Condition::Unreachable);
+                }
             }
         }
     }
@@ -300,7 +307,7 @@ impl Subscription {
     /// When the outcome is known: an approval may follow the pong where the order is not kept.
     fn settles(&self, now: Instant) -> Instant {
         match self.pong {
-            _ if self.given => now,
+            _ if self.given || self.lost => now,
             Some(pong) => (pong + GRACE).min(self.until),
             None => self.until,
         }
@@ -309,6 +316,7 @@ impl Subscription {
     fn outcome(&self) -> Result<Consent, Failure> {
         match (self.given, self.pong) {
             (true, _) => Ok(Consent::Given),
+            _ if self.lost => Err(Failure::RemoteUnreachable),
             (false, Some(_)) => Ok(Consent::Asked),
             (false, None) => Err(Failure::Silent),
         }

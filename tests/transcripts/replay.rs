@@ -13,7 +13,7 @@ use webpresence::probe::session::{Session, Step};
 use webpresence::probe::{Answer, Failure};
 
 /// How long a question may take, by the fake clock.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the server's bytes arrive.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +95,9 @@ impl Replay {
         }
         replay.arrive(&piece);
         replay.act(&mut account);
+        for (id, _) in replay.asked.iter().filter(|_| replay.failure.is_none()) {
+            account.push_str(&format!("unanswered: {id}\n"));
+        }
         account.push_str(&format!("round trips: {}\n", replay.round_trips));
         (replay, account)
     }
