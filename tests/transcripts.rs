@@ -97,6 +97,7 @@ fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Re
             Why::SaidOffline => heard("type='unavailable'"),
             Why::LastActivity => heard("<query xmlns='jabber:iq:last' seconds="),
             Why::Silence(_) => pong(),
+            Why::Pending => pong() && heard("<error"),
             Why::Refused => heard("unsubscribed") || heard("<forbidden") || heard("<not-authorized"),
             Why::NoConsent => pong() && (heard("<subscription-required") || heard("<forbidden")),
             Why::NotFound => heard("<item-not-found") || heard("<presence type='error'"),

@@ -69,6 +69,7 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
 fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
     let accepted = format!("{jid} has not accepted {}; run: webpresence subscribe {jid}", identity.jid);
     match why {
+        Why::Pending => format!("{jid} has been asked and has not accepted {} yet", identity.jid),
         Why::NotFound => format!("{} knows no such address", jid.domain()),
         Why::Silence(_) => format!("{accepted} (the server said nothing, which also means that there is no such user)"),
         _ => accepted,
@@ -84,7 +85,7 @@ fn grounds(why: Why) -> &'static str {
         Why::Silence(_) => " (the server said nothing, and this person has consented before)",
         Why::Service => " (a server, component or room that answered)",
         Why::NotRunning => " (nothing is connected under this name)",
-        Why::Refused | Why::NoConsent | Why::NotFound => "",
+        Why::Refused | Why::Pending | Why::NoConsent | Why::NotFound => "",
     }
 }
 

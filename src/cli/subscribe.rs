@@ -24,10 +24,10 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
             };
             let manner = Manner { directory: directory.clone(), linger: Some(Duration::ZERO), ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
-            let why = "Shows on a web page whether you are there, and your status text.".to_owned();
-            match prober.subscribe(jid.clone(), why, Instant::now() + identity.timeout).await {
+            match prober.subscribe(jid.clone(), Instant::now() + identity.timeout).await {
                 Ok(Consent::Given) => writeln!(out, "{jid}: has accepted {}", identity.jid)?,
                 Ok(Consent::Asked) => writeln!(out, "{jid}: asked; has to accept {} in an XMPP client", identity.jid)?,
+                Ok(Consent::Refused) => writeln!(out, "{jid}: has refused {}", identity.jid)?,
                 Err(unasked) => {
                     writeln!(out, "{jid}: not asked: {}", unasked.failure)?;
                     asked = false;

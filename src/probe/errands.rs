@@ -1,7 +1,7 @@
 //! The questions of a session: written as stanzas, matched with what comes in, judged. A batch of questions is one
 //! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jid::BareJid;
 use tokio::time::Instant;
@@ -14,6 +14,9 @@ use super::stanza::{Condition, Heard, Query, Sender};
 use super::{Answer, Consent, Failure};
 use crate::config::{Identity, ServerKind};
 use crate::presence::{Rule, State};
+
+/// What people read who are asked for their consent.
+const REQUEST: &str = "Shows on a web page whether you are there, and your status text.";
 
 /// An IQ of ours that is out.
 struct Sent {
@@ -36,6 +39,7 @@ struct Subscription {
     jid: BareJid,
     until: Instant,
     given: bool,
+    refused: bool,
     /// The request cannot be delivered.
     lost: bool,
     pong: Option<Instant>,
@@ -53,6 +57,8 @@ pub struct Errands {
     configured: Option<ServerKind>,
     /// Put, but not written yet.
     fresh: Vec<u64>,
+    /// About people whom we have asked for consent, and who may not be probed before they have given it.
+    pending: HashSet<u64>,
     inquiries: HashMap<u64, Inquiry>,
     subscriptions: Vec<Subscription>,
     /// Requests for consent that are not written yet, as stanzas.
@@ -72,6 +78,7 @@ impl Errands {
             spare_home: !identity.is_component(),
             configured: identity.server,
             fresh: Vec::new(),
+            pending: HashSet::new(),
             inquiries: HashMap::new(),
             subscriptions: Vec::new(),
             unsent: String::new(),
@@ -79,6 +86,11 @@ impl Errands {
             counter: 0,
             put: 0,
         }
+    }
+
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.pending.insert(id);
+        self.ask(id, jid, until);
     }
 
     pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
@@ -89,14 +101,14 @@ impl Errands {
         self.fresh.push(id);
     }
 
-    pub fn subscribe(&mut self, id: u64, jid: BareJid, why: &str, until: Instant) {
+    pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
         self.put += 1;
         let domain = domain_of(&jid);
         let iq = self.next_id();
-        self.unsent.push_str(&self.sender.subscribe(&jid, why));
+        self.unsent.push_str(&self.sender.subscribe(&jid, REQUEST));
         self.unsent.push_str(&self.sender.query(&domain, &iq, Query::Ping));
         self.sent.insert(iq, Sent { to: domain, topic: Topic::Subscription(id) });
-        self.subscriptions.push(Subscription { id, jid, until, given: false, lost: false, pong: None });
+        self.subscriptions.push(Subscription { id, jid, until, given: false, refused: false, lost: false, pong: None });
     }
 
     pub fn is_busy(&self) -> bool {
@@ -120,14 +132,17 @@ impl Errands {
             return;
         }
         let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
-        let mut hosts = Vec::new();
+        let mut abroad = Vec::new();
         for id in fresh {
             let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
-            self.write_probe(id, &jid, out);
-            if jid.node().is_none() && jid != self.home {
-                hosts.push(id);
-            }
             let domain = domain_of(&jid);
+            match self.is_pending(id, &jid) {
+                true => self.write_pending(id, &jid, out),
+                false => self.write_probe(id, &jid, out),
+            }
+            if domain != self.home {
+                abroad.push(id);
+            }
             match domains.iter_mut().find(|(known, _)| *known == domain) {
                 Some((_, ids)) => ids.push(id),
                 None => domains.push((domain, vec![id])),
@@ -136,8 +151,8 @@ impl Errands {
         for (domain, ids) in domains {
             self.write_domain(domain, ids, out);
         }
-        if !hosts.is_empty() {
-            self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, hosts), out);
+        if !abroad.is_empty() {
+            self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, abroad), out);
         }
     }
 
@@ -149,6 +164,33 @@ impl Errands {
             self.query(jid.clone(), Query::Last, Topic::Slot(Slot::Last, vec![id]), out);
         }
         self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
+    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes.
+    fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
+        self.pending.insert(id);
+        self.inquiries.entry(id).and_modify(|inquiry| inquiry.set_pending(true));
+        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// Our request for consent is out, from before or in this session, and the server may be one that deletes it.
+    fn is_pending(&self, id: u64, jid: &BareJid) -> bool {
+        let asked = self.pending.contains(&id) || self.subscriptions.iter().any(|s| s.jid == *jid && !s.given);
+        asked && matches!(self.kind(jid.domain().as_str()), None | Some(ServerKind::Prosody))
+    }
+
+    /// Puts questions again that may be asked by a probe after all.
+    fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
+        for id in self.pending.clone() {
+            let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
+            inquiry.set_pending(false);
+            await_reply(inquiry, Slot::Ping);
+            // The pong that is still out would belong to the first round.
+            self.sent.retain(|_, sent| !sent.topic.forget(id));
+            self.pending.remove(&id);
+            self.fresh.push(id);
+        }
     }
 
     /// One ping for all questions about a domain, behind everything else that goes there.
@@ -191,10 +233,15 @@ impl Errands {
                     self.about(&bare, |inquiry| inquiry.unavailable(name, texts.clone(), now));
                 }
             }
-            Heard::Unsubscribed { from } => self.about(&from.to_bare(), |inquiry| inquiry.unsubscribed(now)),
+            Heard::Unsubscribed { from } => {
+                let bare = from.to_bare();
+                self.subscriptions.iter_mut().filter(|s| s.jid == bare).for_each(|s| s.refused = true);
+                self.about(&bare, |inquiry| inquiry.unsubscribed(now));
+            }
             Heard::Subscribed { from } => {
                 let bare = from.to_bare();
                 self.subscriptions.iter_mut().filter(|s| s.jid == bare).for_each(|s| s.given = true);
+                self.release(|inquiry| inquiry.jid == bare);
             }
             Heard::PresenceError { from, condition } => {
                 let (bare, lost) = (from.to_bare(), condition == Condition::Unreachable);
@@ -223,12 +270,15 @@ impl Errands {
                     let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
                 }
+                self.release(Inquiry::is_answered_by_info);
             }
             // Out of reach, it has not said what it is: it is asked again next time.
             Topic::Version if outcome == Err(Condition::Unreachable) => {}
             Topic::Version => {
                 let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
                 self.facts.learn_kind(sent.to.as_str(), kind);
+                let harmless = self.kind(sent.to.as_str()) != Some(ServerKind::Prosody);
+                self.release(|inquiry| harmless && inquiry.jid.domain() == sent.to.domain());
             }
             Topic::Subscription(id) => {
                 for subscription in self.subscriptions.iter_mut().filter(|s| s.id == id) {
@@ -257,7 +307,12 @@ impl Errands {
         let ready: Vec<_> = self.inquiries.iter().filter_map(judged).collect();
         for (id, answer) in &ready {
             let Some(inquiry) = self.inquiries.remove(id) else { continue };
+            self.pending.remove(id);
             self.sent.retain(|_, sent| !sent.topic.forget(*id));
+            // A server that has not said in time what it is will be asked again.
+            let domain = domain_of(&inquiry.jid);
+            let overdue = inquiry.is_overdue(now);
+            self.sent.retain(|_, sent| !(overdue && sent.to == domain && matches!(sent.topic, Topic::Version)));
             match answer {
                 Ok(answer) if answer.presence.state == State::Forbidden => self.facts.forget_consent(&inquiry.jid),
                 Ok(_) if inquiry.proves_consent() => self.facts.learn_consent(&inquiry.jid, now),
@@ -307,7 +362,7 @@ impl Subscription {
     /// When the outcome is known: an approval may follow the pong where the order is not kept.
     fn settles(&self, now: Instant) -> Instant {
         match self.pong {
-            _ if self.given || self.lost => now,
+            _ if self.given || self.refused || self.lost => now,
             Some(pong) => (pong + GRACE).min(self.until),
             None => self.until,
         }
@@ -316,6 +371,7 @@ impl Subscription {
     fn outcome(&self) -> Result<Consent, Failure> {
         match (self.given, self.pong) {
             (true, _) => Ok(Consent::Given),
+            _ if self.refused => Ok(Consent::Refused),
             _ if self.lost => Err(Failure::RemoteUnreachable),
             (false, Some(_)) => Ok(Consent::Asked),
             (false, None) => Err(Failure::Silent),

@@ -92,6 +92,8 @@ pub struct Inquiry {
     resources: Vec<Resource>,
     offline: Option<Texts>,
     refused: bool,
+    /// We have asked for consent, nobody has answered, and so nobody was probed.
+    pending: bool,
     error: Option<Condition>,
     pub ping: Reply<()>,
     pub home: Reply<()>,
@@ -113,6 +115,7 @@ impl Inquiry {
             resources: Vec::new(),
             offline: None,
             refused: false,
+            pending: false,
             error: None,
             ping: Reply::NotAsked,
             home: Reply::NotAsked,
@@ -144,6 +147,11 @@ impl Inquiry {
         }
     }
 
+    /// Whether the question went out without a probe.
+    pub fn set_pending(&mut self, pending: bool) {
+        self.pending = pending;
+    }
+
     /// Only a person has a roster to refuse by; many a component says this to everybody.
     pub fn unsubscribed(&mut self, now: Instant) {
         self.sign(now);
@@ -172,6 +180,16 @@ impl Inquiry {
         self.alive.get_or_insert(now);
     }
 
+    /// XEP-0030 was answered, which servers do only for those who have consent.
+    pub fn is_answered_by_info(&self) -> bool {
+        self.info.is_result()
+    }
+
+    /// Its time is over.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now >= self.until
+    }
+
     /// True once the server itself has shown that this person lets us see him.
     pub fn proves_consent(&self) -> bool {
         self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())
@@ -197,7 +215,8 @@ impl Inquiry {
     /// Until when more evidence is worth waiting for.
     fn wait(&self, here: Circumstances) -> Instant {
         let awaited = self.last.is_awaited() || self.info.is_awaited() || self.ping.is_awaited();
-        let settled = !awaited && !self.home.is_awaited() && here.kind.is_some();
+        let home = self.home.is_awaited() && !self.is_person();
+        let settled = !awaited && !home && here.kind.is_some();
         let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
         let wait = match (self.heard, self.alive) {
             (Some(_), Some(alive)) if self.unreachable() => alive,
@@ -213,9 +232,12 @@ impl Inquiry {
     /// Anything came in that only the target or its server can have sent. A host's refused probe may be the word of
     /// our own server, and is no reason to give up on the host.
     fn target_spoke(&self) -> bool {
-        let refused = self.is_person() && self.error.is_some();
-        let presence = !self.resources.is_empty() || self.offline.is_some() || refused;
-        presence || self.ping.is_result() || self.info.is_result() || self.last.is_result()
+        let presence = !self.resources.is_empty() || self.offline.is_some();
+        match self.is_person() {
+            // The pong alone says nothing about a person: the other answers may only be slow.
+            true => presence || self.error.is_some(),
+            false => presence || self.ping.is_result() || self.info.is_result(),
+        }
     }
 
     /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
@@ -251,6 +273,7 @@ impl Inquiry {
         match kind {
             _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
             _ if !self.server_spoke() => Err(Failure::Silent),
+            _ if self.pending => no(Why::Pending),
             // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
             ServerKind::Openfire => offline(),
             _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),

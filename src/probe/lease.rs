@@ -29,6 +29,10 @@ impl Lease {
     pub async fn acquire(directory: &Path, jid: &BareJid, deadline: Instant) -> io::Result<Option<Lease>> {
         let turn = open(directory, jid, "lease")?;
         let wanted = open(directory, jid, "wanted")?;
+        // Whoever waits already comes first: he tries within this time.
+        if is_locked(&wanted) {
+            sleep(POLL * 2).await;
+        }
         if !try_lock(turn.try_lock())? {
             // Shared, so that any number can wait.
             let waiting = open(directory, jid, "wanted")?;
@@ -45,21 +49,31 @@ impl Lease {
 
     /// True while another process waits for its turn.
     pub fn is_wanted(&self) -> bool {
-        match self.wanted.try_lock() {
-            Ok(()) => {
-                if let Err(error) = self.wanted.unlock() {
-                    log::warn!("lock file of the session: {error}");
-                }
-                false
-            }
-            Err(TryLockError::WouldBlock) => true,
-            Err(TryLockError::Error(_)) => false,
-        }
+        is_locked(&self.wanted)
     }
 }
 
+/// True if another process has locked this file.
+fn is_locked(file: &File) -> bool {
+    match file.try_lock() {
+        Ok(()) => {
+            if let Err(error) = file.unlock() {
+                log::warn!("lock file of the session: {error}");
+            }
+            false
+        }
+        Err(TryLockError::WouldBlock) => true,
+        Err(TryLockError::Error(_)) => false,
+    }
+}
+
+/// An address as part of a file's name.
+pub fn file_name(jid: &BareJid) -> String {
+    utf8_percent_encode(jid.as_str(), NAME).to_string()
+}
+
 fn open(directory: &Path, jid: &BareJid, kind: &str) -> io::Result<File> {
-    let path: PathBuf = directory.join(format!("{}.{kind}", utf8_percent_encode(jid.as_str(), NAME)));
+    let path: PathBuf = directory.join(format!("{}.{kind}", file_name(jid)));
     let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path)
 }

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod inquiry;
 pub mod lease;
 pub mod login;
+pub mod pending;
 pub mod prober;
 pub mod scram;
 pub mod session;
@@ -47,6 +48,8 @@ pub enum Why {
     Silence(ServerKind),
     /// The server said that we may not see this person.
     Refused,
+    /// Our request for consent is out, and nobody has answered it.
+    Pending,
     /// XEP-0012 said that we may not see this person, and no presence came.
     NoConsent,
     /// There is no such address.
@@ -64,6 +67,8 @@ pub enum Consent {
     Given,
     /// The request is out; the person has not answered yet.
     Asked,
+    /// The person does not want it.
+    Refused,
 }
 
 /// Why nothing could be learned, by whose fault.

@@ -14,19 +14,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::backoff::Backoff;
+use super::backoff::{ACCOUNT_REFUSED, Backoff, COMPONENT_REFUSED};
 use super::connect::Channel;
 use super::facts::Facts;
 use super::lease::Lease;
+use super::pending::Pending;
 use super::session::{Session, Step};
 use super::steps::{Stage, Steps};
-use super::{Answer, Consent, Failure};
+use super::{Answer, Consent, Failure, Why};
 use crate::config::Identity;
 
 /// What is left of a question's time for carrying its answer to the visitor.
 const MARGIN: Duration = Duration::from_millis(150);
 /// How often a lingering session looks whether another process wants its turn.
-const MAKE_ROOM: Duration = Duration::from_millis(50);
+const MAKE_ROOM: Duration = Duration::from_millis(100);
 /// How long a session may last, unless it lingers always.
 const SESSION_AGE: Duration = Duration::from_secs(600);
 /// How long the server may take to say goodbye.
@@ -66,15 +67,22 @@ struct Errand {
 
 enum Want {
     Presence(oneshot::Sender<Result<Answer, Unasked>>),
-    Consent { why: String, reply: oneshot::Sender<Result<Consent, Unasked>> },
+    Consent(oneshot::Sender<Result<Consent, Unasked>>),
 }
 
 impl Errand {
+    fn is_abandoned(&self) -> bool {
+        match &self.want {
+            Want::Presence(reply) => reply.is_closed(),
+            Want::Consent(reply) => reply.is_closed(),
+        }
+    }
+
     fn fail(self, unasked: Unasked) {
         // Whoever asked may have gone; then nobody needs the answer.
         match self.want {
             Want::Presence(reply) => drop(reply.send(Err(unasked))),
-            Want::Consent { reply, .. } => drop(reply.send(Err(unasked))),
+            Want::Consent(reply) => drop(reply.send(Err(unasked))),
         }
     }
 }
@@ -84,6 +92,7 @@ impl Prober {
         let (errands, inbox) = mpsc::channel(QUEUE);
         let task = Task {
             identity: Arc::new(identity),
+            pending: Pending::new(manner.directory.as_deref()),
             manner,
             inbox,
             facts: Facts::default(),
@@ -100,9 +109,9 @@ impl Prober {
         self.put(jid, deadline, Want::Presence).await
     }
 
-    /// Asks `jid` for consent; `why` is what the person reads.
-    pub async fn subscribe(&self, jid: BareJid, why: String, deadline: Instant) -> Result<Consent, Unasked> {
-        self.put(jid, deadline, |reply| Want::Consent { why, reply }).await
+    /// Asks `jid` for consent.
+    pub async fn subscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
+        self.put(jid, deadline, Want::Consent).await
     }
 
     async fn put<T>(
@@ -125,6 +134,7 @@ impl Prober {
 
 struct Task {
     identity: Arc<Identity>,
+    pending: Pending,
     manner: Manner,
     inbox: mpsc::Receiver<Errand>,
     facts: Facts,
@@ -160,6 +170,10 @@ impl Task {
     fn take(&mut self, errand: Errand) {
         self.counter += 1;
         self.waiting.insert(self.counter, errand);
+        // Whoever asked and has gone meanwhile needs no answer.
+        if self.waiting.len() > QUEUE {
+            self.waiting.retain(|_, errand| !errand.is_abandoned());
+        }
     }
 
     fn fail_all(&mut self, failure: Failure) {
@@ -173,10 +187,9 @@ impl Task {
             return Err(failure);
         }
         self.answered = 0;
-        let deadline = self.patience();
-        let lease = self.lease(deadline).await?;
+        let lease = self.lease().await?;
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
-        let outcome = self.hold(&mut session, lease.as_ref(), deadline).await;
+        let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
         match &outcome {
             Ok(_) => self.backoff.succeeded(),
@@ -186,7 +199,8 @@ impl Task {
                 return Ok(End::Idle);
             }
             Err(failure) => {
-                self.backoff.failed(failure, Instant::now());
+                let refused = if self.identity.is_component() { COMPONENT_REFUSED } else { ACCOUNT_REFUSED };
+                self.backoff.failed(failure, refused, Instant::now());
                 let wait = self.backoff.remaining(Instant::now());
                 log::warn!("{}: {failure}; next attempt in {} s", self.identity.jid, wait.as_secs());
             }
@@ -194,14 +208,11 @@ impl Task {
         outcome
     }
 
-    /// Until when somebody waits.
-    fn patience(&self) -> Instant {
-        let deadlines = self.waiting.values().map(|errand| errand.deadline);
-        deadlines.max().map_or_else(Instant::now, |deadline| deadline - MARGIN)
-    }
-
-    async fn lease(&self, deadline: Instant) -> Result<Option<Lease>, Failure> {
+    /// Waits for the turn of this process as long as anybody waits for an answer.
+    async fn lease(&self) -> Result<Option<Lease>, Failure> {
         let Some(directory) = &self.manner.directory else { return Ok(None) };
+        let deadlines = self.waiting.values().map(|errand| errand.deadline);
+        let deadline = deadlines.max().map_or_else(Instant::now, before);
         match Lease::acquire(directory, &self.identity.jid, deadline).await {
             Ok(Some(lease)) => {
                 self.manner.steps.passed(Stage::Lease);
@@ -215,14 +226,16 @@ impl Task {
         }
     }
 
-    async fn hold(&mut self, session: &mut Session, lease: Option<&Lease>, deadline: Instant) -> Result<End, Failure> {
+    async fn hold(&mut self, session: &mut Session, lease: Option<&Lease>) -> Result<End, Failure> {
         for (id, errand) in &self.waiting {
-            put(session, *id, errand);
+            self.put(session, *id, errand);
         }
+        let now = Instant::now();
+        let deadline = now + self.identity.timeout;
         let channel = Channel::open(&self.identity, deadline, &self.manner.steps).await?;
-        let identity = self.identity.clone();
-        let steps = self.manner.steps.clone();
-        let mut talk = Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false };
+        let (identity, steps) = (self.identity.clone(), self.manner.steps.clone());
+        let mut talk =
+            Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: now };
         let end = self.converse(&mut talk, lease).await?;
         talk.goodbye().await;
         Ok(end)
@@ -235,12 +248,15 @@ impl Task {
         loop {
             let wait = talk.advance().await?;
             let now = Instant::now();
-            self.deliver(talk.session, now)?;
-            if self.waiting.is_empty() {
+            self.deliver(talk, now)?;
+            let idle = self.waiting.is_empty();
+            let old = self.manner.linger.is_some() && now.saturating_duration_since(opened) > SESSION_AGE;
+            // No new questions then: what is in hand is answered, and another session begins.
+            let ending = old || lease.is_some_and(Lease::is_wanted);
+            if idle {
                 let since = *idle_since.get_or_insert(now);
-                let rest = self.manner.linger.map(|linger| since + linger);
-                let old = self.manner.linger.is_some() && now.saturating_duration_since(opened) > SESSION_AGE;
-                if old || rest.is_some_and(|rest| rest <= now) || lease.is_some_and(Lease::is_wanted) {
+                let lingered = self.manner.linger.is_some_and(|linger| since + linger <= now);
+                if ending || lingered {
                     return Ok(End::Idle);
                 }
             } else {
@@ -250,21 +266,19 @@ impl Task {
                     return Err(Failure::Silent);
                 }
             }
-            let until = match self.waiting.is_empty() {
-                true => now + MAKE_ROOM,
-                false if talk.session.is_open() => wait.unwrap_or(now + MAKE_ROOM),
-                false => wait.map_or(talk.deadline, |wait| wait.min(talk.deadline)),
-            };
+            let login = if talk.session.is_open() { None } else { Some(talk.deadline) };
+            let room = if idle { Some(now + MAKE_ROOM) } else { None };
+            let until = [wait, login, room].into_iter().flatten().min().unwrap_or(now + MAKE_ROOM);
             tokio::select! {
                 received = talk.receive() => received?,
-                errand = self.inbox.recv() => match errand {
+                errand = self.inbox.recv(), if !ending => match errand {
                     Some(errand) => {
-                        talk.deadline = talk.deadline.max(errand.deadline - MARGIN);
                         self.take(errand);
-                        let id = self.counter;
-                        put(talk.session, id, &self.waiting[&id]);
+                        if let Some(errand) = self.waiting.get(&self.counter) {
+                            self.put(talk.session, self.counter, errand);
+                        }
                     }
-                    None if self.waiting.is_empty() => return Ok(End::Closed),
+                    None if idle => return Ok(End::Closed),
                     None => talk.wait_only(until).await?,
                 },
                 () = sleep_until(until) => {}
@@ -272,33 +286,48 @@ impl Task {
         }
     }
 
-    /// Hands out what is ready. A server that fell silent on a question is not asked the next one on this session.
-    fn deliver(&mut self, session: &mut Session, now: Instant) -> Result<(), Failure> {
-        let mut silent = false;
+    fn put(&self, session: &mut Session, id: u64, errand: &Errand) {
+        let (jid, until) = (errand.jid.clone(), before(errand.deadline));
+        match &errand.want {
+            Want::Presence(_) if self.pending.is_out(&self.identity.jid, &jid) => session.ask_pending(id, jid, until),
+            Want::Presence(_) => session.ask(id, jid, until),
+            Want::Consent(_) => session.subscribe(id, jid, until),
+        }
+    }
+
+    /// Hands out what is ready.
+    fn deliver(&mut self, talk: &mut Talk<'_>, now: Instant) -> Result<(), Failure> {
         let unasked = |failure| Unasked { failure, retry_after: Duration::from_secs(1) };
-        for (id, answer) in session.answers(now) {
+        let mut silent = false;
+        for (id, answer) in talk.session.answers(now) {
             self.answered += 1;
             silent |= answer == Err(Failure::Silent);
-            if let Some(Errand { want: Want::Presence(reply), .. }) = self.waiting.remove(&id) {
+            if let Some(Errand { jid, want: Want::Presence(reply), .. }) = self.waiting.remove(&id) {
+                if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
+                    self.pending.settle(&self.identity.jid, &jid);
+                }
                 drop(reply.send(answer.map_err(unasked)));
             }
         }
-        for (id, consent) in session.consents(now) {
-            silent |= consent == Err(Failure::Silent);
-            if let Some(Errand { want: Want::Consent { reply, .. }, .. }) = self.waiting.remove(&id) {
+        for (id, consent) in talk.session.consents(now) {
+            if let Some(Errand { jid, want: Want::Consent(reply), .. }) = self.waiting.remove(&id) {
+                match consent {
+                    Ok(Consent::Asked) => self.pending.note(&self.identity.jid, &jid),
+                    Ok(Consent::Given | Consent::Refused) => self.pending.settle(&self.identity.jid, &jid),
+                    Err(_) => {}
+                }
                 drop(reply.send(consent.map_err(unasked)));
             }
         }
-        if silent { Err(Failure::Silent) } else { Ok(()) }
+        // Our own server would have answered its ping: this connection is dead, and the next question wants a new one.
+        let dead = silent && now.saturating_duration_since(talk.heard) + 2 * MARGIN >= self.identity.timeout;
+        if dead { Err(Failure::Silent) } else { Ok(()) }
     }
 }
 
-fn put(session: &mut Session, id: u64, errand: &Errand) {
-    let (jid, until) = (errand.jid.clone(), errand.deadline - MARGIN);
-    match &errand.want {
-        Want::Presence(_) => session.ask(id, jid, until),
-        Want::Consent { why, .. } => session.subscribe(id, jid, why, until),
-    }
+/// When an answer must be ready to reach the visitor by his deadline.
+fn before(deadline: Instant) -> Instant {
+    deadline.checked_sub(MARGIN).unwrap_or(deadline)
 }
 
 /// A session and the connection it runs over.
@@ -311,6 +340,8 @@ struct Talk<'a> {
     /// Until when the login must be done.
     deadline: Instant,
     logged_in: bool,
+    /// When anything last came in.
+    heard: Instant,
 }
 
 impl Talk<'_> {
@@ -347,7 +378,10 @@ impl Talk<'_> {
         let mut buffer = [0; 8192];
         match self.channel()?.read(&mut buffer).await.map_err(lost)? {
             0 => Err(Failure::StreamEnded(String::new())),
-            length => self.session.receive(&buffer[..length], Instant::now()),
+            length => {
+                self.heard = Instant::now();
+                self.session.receive(&buffer[..length], self.heard)
+            }
         }
     }
 

@@ -109,9 +109,14 @@ impl Session {
         self.errands.ask(id, jid, until);
     }
 
+    /// Puts a question about somebody whom we have asked for consent, and who has not answered as far as we know.
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.ask_pending(id, jid, until);
+    }
+
     /// Asks for consent: `id` comes back with what is known of it, by `until` at the latest.
-    pub fn subscribe(&mut self, id: u64, jid: BareJid, why: &str, until: Instant) {
-        self.errands.subscribe(id, jid, why, until);
+    pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.subscribe(id, jid, until);
     }
 
     /// True once the server has taken our name and password.
@@ -257,7 +262,11 @@ impl Session {
                 self.out.push_str(&bind(BIND_ID));
                 Ok(State::Bind)
             }
-            ("failure", ns::SASL) => Err(Failure::LoginRefused(condition(&element))),
+            ("failure", ns::SASL) => Err(match condition(&element) {
+                // The server's own trouble (RFC 6120, 6.5.11), not the password's.
+                condition if condition == "temporary-auth-failure" => Failure::StreamEnded(condition),
+                condition => Failure::LoginRefused(condition),
+            }),
             _ => Err(Failure::Unexpected("a SASL message")),
         }
     }
@@ -268,7 +277,7 @@ impl Session {
             return Ok(State::Bind);
         }
         let Heard::Reply { outcome: Ok(Some(payload)), .. } = hear(element) else {
-            return Err(Failure::LoginRefused("no resource".to_owned()));
+            return Err(Failure::Unexpected("a resource"));
         };
         match BindResponse::try_from(payload) {
             Ok(_) => Ok(State::Open),

@@ -74,7 +74,7 @@ impl Replay {
                     }
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
-                "ask" | "subscribe" => replay.put(line),
+                "ask" | "ask-pending" | "subscribe" => replay.put(line),
                 "after" => {
                     replay.act(&mut account);
                     replay.pass(milliseconds(line));
@@ -138,7 +138,8 @@ impl Replay {
         self.asked.push((id, until));
         match words[0] {
             "ask" => self.session.ask(id, jid, until),
-            _ => self.session.subscribe(id, jid, words[3], until),
+            "ask-pending" => self.session.ask_pending(id, jid, until),
+            _ => self.session.subscribe(id, jid, until),
         }
     }
 
