@@ -83,9 +83,9 @@ impl Channel {
         deadline: Instant,
         steps: &Steps,
     ) -> Result<Channel, Failure> {
-        let name = if identity.is_component() { host } else { identity.jid.domain().as_str() };
+        let name = if identity.is_component() { host.to_owned() } else { domain(identity) };
         let direct = identity.security == Security::Direct;
-        let secured = timeout_at(deadline, tls::secure(identity, name, direct, self.socket)).await;
+        let secured = timeout_at(deadline, tls::secure(identity, &name, direct, self.socket)).await;
         let stream = secured.map_err(|_| Failure::Silent)??;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         steps.passed(Stage::Secured { certificate: certificate.map(|der| der.to_vec()) });
@@ -118,16 +118,48 @@ impl Channel {
 
 async fn targets(identity: &Identity, deadline: Instant) -> Result<Vec<dns::Target>, Failure> {
     if let Some((Host::Name(name), port)) = identity.endpoint() {
-        return Ok(vec![(name, port)]);
+        return Ok(vec![(ascii(&name), port)]);
     }
-    let domain = identity.jid.domain().as_str();
+    let domain = domain(identity);
     let direct = identity.security == Security::Direct;
     let (service, port) = if direct { ("_xmpps-client._tcp", 5223) } else { ("_xmpp-client._tcp", 5222) };
-    let found = dns::targets(ResolvConf::default(), service, domain, port);
-    let found = timeout_at(deadline, found).await.map_err(|_| Failure::Silent)?;
-    found.ok_or_else(|| unreachable(domain, "its DNS says that there is no XMPP service for clients"))
+    let found = dns::targets(ResolvConf::default(), service, &domain, port);
+    // A name server that says nothing leaves half of the time: the system may know the host without it.
+    let now = Instant::now();
+    match timeout_at(now + deadline.saturating_duration_since(now) / 2, found).await {
+        Err(_) => Ok(vec![(domain, port)]),
+        Ok(Some(targets)) => Ok(targets),
+        Ok(None) => Err(unreachable(&domain, "its DNS says that there is no XMPP service for clients")),
+    }
+}
+
+/// The account's domain, as DNS and certificates spell it.
+fn domain(identity: &Identity) -> String {
+    ascii(identity.jid.domain().as_str())
+}
+
+/// An international name in its ASCII form (RFC 5890), which is what DNS knows.
+fn ascii(name: &str) -> String {
+    url::Host::parse(name).map_or_else(|_| name.to_owned(), |host| host.to_string())
 }
 
 fn unreachable(to: &str, reason: &str) -> Failure {
     Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_spelled_as_dns_does() {
+        for (name, expected) in [
+            ("example.com", "example.com"),
+            ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("no host", "no host"),
+        ] {
+            assert_eq!(ascii(name), expected);
+        }
+    }
 }
