@@ -75,6 +75,8 @@ enum Failed {
     Config(config::Errors),
     /// In one sentence.
     Because(String),
+    /// What was asked for makes no sense.
+    Usage(&'static str),
     /// It has said so itself.
     Told,
 }
@@ -84,6 +86,7 @@ impl fmt::Display for Failed {
         match self {
             Failed::Config(errors) => write!(f, "{errors}"),
             Failed::Because(reason) => f.write_str(reason),
+            Failed::Usage(reason) => f.write_str(reason),
             Failed::Told => Ok(()),
         }
     }
@@ -124,13 +127,19 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Subscribe(jids) => configured(file).and_then(|config| subscribe::subscribe(&config, &jids, out)),
         Command::Check => check::check(file, out),
     };
+    exit_code(done)
+}
+
+/// Tells what is still to be told, on stderr.
+fn exit_code(done: Result<(), Failed>) -> ExitCode {
+    match &done {
+        Ok(()) | Err(Failed::Told) => {}
+        Err(failed) => eprintln!("webpresence: {failed}"),
+    }
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Told) => ExitCode::FAILURE,
-        Err(failed) => {
-            eprintln!("webpresence: {failed}");
-            ExitCode::FAILURE
-        }
+        Err(Failed::Usage(_)) => ExitCode::from(2),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

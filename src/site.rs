@@ -77,6 +77,10 @@ impl Site {
 }
 
 impl Sessions {
+    pub fn are_closed(&self) -> bool {
+        self.0.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits until every session is closed; their [`Site`] is to be dropped before.
     pub async fn closed(self) {
         for task in self.0 {

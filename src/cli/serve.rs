@@ -2,6 +2,7 @@
 //! request comes in and how long the process lives.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Failed, configured, runtime, shared_directory};
+use super::{Failed, configured, exit_code, runtime, shared_directory};
 use crate::config::{Config, Environment, load};
 use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
@@ -20,6 +21,8 @@ use crate::site::{Life, Sessions, Site};
 use crate::web::request::Request;
 use crate::web::response::Response;
 
+/// Threads of a daemon, on a machine with that many cores.
+const MAX_WORKERS: usize = 4;
 /// How long sessions may take to close when the process ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -32,38 +35,28 @@ pub fn serve(file: Option<PathBuf>, addresses: &[Address]) -> Result<(), Failed>
         listeners.extend(Listener::bind(address).map_err(|error| Failed::Because(error.to_string()))?);
     }
     if listeners.is_empty() {
-        eprintln!("webpresence: serve needs --listen ADDRESS, or sockets from systemd or on fd 0");
-        std::process::exit(2);
+        return Err(Failed::Usage("serve needs --listen ADDRESS, or sockets from systemd or on fd 0"));
     }
     run(file, config, listeners, Life::Resident)
 }
 
 /// What a web server or a service manager started with listening sockets. Only `--config FILE` may be an argument.
 pub fn fastcgi(args: Vec<OsString>, listeners: Vec<Listener>, life: Life) -> ExitCode {
-    let file = match config_argument(&args) {
-        Ok(file) => file,
-        Err(reason) => {
-            eprintln!("webpresence: {reason}");
-            return ExitCode::from(2);
-        }
-    };
-    match configured(file.clone()).and_then(|config| run(file, config, listeners, life)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failed) => {
-            eprintln!("webpresence: {failed}");
-            ExitCode::FAILURE
-        }
-    }
+    let served = config_argument(&args).and_then(|file| {
+        let config = configured(file.clone())?;
+        run(file, config, listeners, life)
+    });
+    exit_code(served)
 }
 
-fn config_argument(args: &[OsString]) -> Result<Option<PathBuf>, String> {
+fn config_argument(args: &[OsString]) -> Result<Option<PathBuf>, Failed> {
     match args {
         [] => Ok(None),
         [flag, file] if flag == "--config" => Ok(Some(PathBuf::from(file))),
         [one] if one.to_str().is_some_and(|one| one.starts_with("--config=")) => {
             Ok(one.to_str().and_then(|one| one.strip_prefix("--config=")).map(PathBuf::from))
         }
-        _ => Err("on sockets that were handed over, --config FILE is the only argument".to_owned()),
+        _ => Err(Failed::Usage("on sockets that were handed over, --config FILE is the only argument")),
     }
 }
 
@@ -78,17 +71,19 @@ pub fn cgi() -> ExitCode {
             let request = cgi::request(Instant::from_std(arrived));
             let (site, sessions) = Site::open(config, icons, directory, Life::Single);
             let response = site.answer(&request).await;
-            let written = cgi::write_response(&response);
+            if let Err(error) = cgi::write_response(&response) {
+                log::info!("the web server took no answer: {error}");
+            }
             drop(site);
             sessions.closed().await;
-            Ok(written?)
+            Ok(())
         })
     });
-    let Err(failed) = answered else { return ExitCode::SUCCESS };
-    eprintln!("webpresence: {failed}");
-    // The visitor may be gone, or the answer was out before the failure: then there is nobody to tell.
-    let _ = cgi::write_response(&broken());
-    ExitCode::FAILURE
+    if answered.is_err() {
+        // Whoever asked may have gone; the log is told in any case.
+        let _ = cgi::write_response(&broken());
+    }
+    exit_code(answered)
 }
 
 fn broken() -> Response {
@@ -116,7 +111,10 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
     let icons = icons(&config)?;
     let directory = shared_directory(&config);
     let runtime = match life {
-        Life::Resident => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
+        Life::Resident => {
+            let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS);
+            tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?
+        }
         Life::Pooled | Life::Single => runtime()?,
     };
     runtime.block_on(async {
@@ -154,7 +152,7 @@ struct Reloaded {
 }
 
 impl Reloaded {
-    /// Reads the configuration again; what is broken is told, and the old one goes on.
+    /// Reads the configuration again, all but where the log goes; what is broken is told, and the old one goes on.
     fn reload(&mut self) {
         let loaded = load(self.file.as_deref(), &Environment::from_process()).map_err(Failed::Config);
         let loaded = loaded.and_then(|config| icons(&config).map(|icons| (config, icons)));
@@ -163,6 +161,7 @@ impl Reloaded {
                 let directory = shared_directory(&config);
                 let (site, sessions) = Site::open(config, icons, directory, self.life);
                 self.current.send_replace(Arc::new(site));
+                self.sessions.retain(|old| !old.are_closed());
                 self.sessions.push(sessions);
                 log::info!("the configuration was read again");
             }
