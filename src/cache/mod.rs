@@ -1,8 +1,20 @@
-//! What is known about people, and for how long it may be told.
+//! What is known about people, and for how long it may be told: fresh up to `ttl`, served while it is renewed up to
+//! `ttl + refresh`, and up to `stale` only where the server cannot be asked. A person is looked up once at a time,
+//! however many wait. The time of day is an argument, so that stores shared between processes can follow.
 
-use std::time::Duration;
+mod memory;
 
-use crate::presence::Presence;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jid::BareJid;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::CacheSettings;
+use crate::presence::{Presence, State};
+use memory::Shelf;
 
 /// What a request gets to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,4 +24,342 @@ pub enum Found {
     Known { presence: Presence, age: Duration },
     /// The XMPP server could not be asked and nothing usable is remembered.
     Nothing { retry_after: Duration },
+}
+
+/// A presence and when it was asked, in milliseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub presence: Presence,
+    pub at_ms: u64,
+}
+
+/// What a lookup brings: the presence, or after how long it is worth trying again.
+pub type Lookup = Result<Presence, Duration>;
+
+/// Whether something older than `ttl` may be served at once while it is renewed behind the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    Behind,
+    /// The process ends with its answer.
+    Never,
+}
+
+/// Tells the time of day, in milliseconds since 1970.
+pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// See the module.
+pub struct Cache {
+    settings: CacheSettings,
+    renewal: Renewal,
+    clock: Clock,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    known: Shelf,
+    refused: Shelf,
+    /// The lookups under way. The receiver sees the outcome; a sender that is gone leaves none.
+    lookups: HashMap<BareJid, watch::Receiver<Option<Lookup>>>,
+}
+
+/// How usable an entry is.
+#[derive(Debug, PartialEq)]
+enum Freshness {
+    Fresh,
+    /// To be served while it is renewed.
+    Renewable,
+    /// Only for a server that cannot be asked.
+    Stale,
+    Gone,
+}
+
+impl Cache {
+    pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock) -> Cache {
+        let known = Shelf::new(settings.entries);
+        let refused = Shelf::new((settings.entries / 10).max(1));
+        let inner = Mutex::new(Inner { known, refused, lookups: HashMap::new() });
+        Cache { settings, renewal, clock, inner }
+    }
+
+    /// What is known of `jid`, by `deadline`; `lookup` runs at most once at a time for a person.
+    pub async fn find<F>(self: &Arc<Self>, jid: &BareJid, deadline: Instant, lookup: impl FnOnce() -> F) -> Found
+    where
+        F: Future<Output = Lookup> + Send + 'static,
+    {
+        let stored = self.stored(jid);
+        match stored.as_ref().map(|(entry, age)| (self.freshness(entry, *age), entry, age)) {
+            Some((Freshness::Fresh, entry, age)) => return known(entry, *age),
+            Some((Freshness::Renewable, entry, age)) => {
+                self.lead_or_follow(jid, lookup);
+                return known(entry, *age);
+            }
+            _ => {}
+        }
+        let mut outcome = self.lead_or_follow(jid, lookup);
+        let arrived = timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
+        let lookup = match arrived {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Duration::from_secs(1))),
+            Ok(Err(_)) | Err(_) => Err(Duration::from_secs(1)),
+        };
+        match lookup {
+            Ok(presence) => Found::Known { presence, age: Duration::ZERO },
+            Err(retry_after) => self.last_known(jid).unwrap_or(Found::Nothing { retry_after }),
+        }
+    }
+
+    /// Follows the lookup that is under way, or begins one. It goes on whether or not anybody still waits.
+    fn lead_or_follow<F>(self: &Arc<Self>, jid: &BareJid, lookup: impl FnOnce() -> F) -> watch::Receiver<Option<Lookup>>
+    where
+        F: Future<Output = Lookup> + Send + 'static,
+    {
+        let mut inner = self.lock();
+        // A sender that is gone without an outcome was a lookup that broke: it is begun anew.
+        if let Some(running) = inner.lookups.get(jid).filter(|running| running.has_changed().is_ok()) {
+            return running.clone();
+        }
+        let (done, outcome) = watch::channel(None);
+        inner.lookups.insert(jid.clone(), outcome.clone());
+        drop(inner);
+        let (cache, jid, lookup) = (self.clone(), jid.clone(), lookup());
+        tokio::spawn(async move {
+            let outcome = lookup.await;
+            cache.learn(&jid, &outcome);
+            done.send_replace(Some(outcome));
+        });
+        outcome
+    }
+
+    /// Stores what a lookup brought. A refusal deletes what was known, an approval the refusal.
+    fn learn(&self, jid: &BareJid, outcome: &Lookup) {
+        let mut inner = self.lock();
+        inner.lookups.remove(jid);
+        let Ok(presence) = outcome else { return };
+        let entry = Entry { presence: presence.clone(), at_ms: (self.clock)() };
+        let Inner { known, refused, .. } = &mut *inner;
+        let (to, from) = if presence.state == State::Forbidden { (refused, known) } else { (known, refused) };
+        from.remove(jid);
+        to.store(jid, entry);
+    }
+
+    fn stored(&self, jid: &BareJid) -> Option<(Entry, Duration)> {
+        let inner = self.lock();
+        let entry = inner.known.look_up(jid).or_else(|| inner.refused.look_up(jid))?.clone();
+        // An entry from the future tells only that a clock was set: it is as good as none.
+        let age_ms = (self.clock)().checked_sub(entry.at_ms)?;
+        Some((entry, Duration::from_millis(age_ms)))
+    }
+
+    fn last_known(&self, jid: &BareJid) -> Option<Found> {
+        let (entry, age) = self.stored(jid)?;
+        (self.freshness(&entry, age) != Freshness::Gone).then(|| known(&entry, age))
+    }
+
+    fn freshness(&self, entry: &Entry, age: Duration) -> Freshness {
+        let CacheSettings { ttl, refresh, stale, .. } = self.settings;
+        let refusal = entry.presence.state == State::Forbidden;
+        match age {
+            age if age <= ttl => Freshness::Fresh,
+            _ if refusal => Freshness::Gone,
+            age if age <= ttl + refresh && self.renewal == Renewal::Behind => Freshness::Renewable,
+            age if age <= stale.max(ttl + refresh) => Freshness::Stale,
+            _ => Freshness::Gone,
+        }
+    }
+
+    /// Held for a map access only; no code that could panic runs under it.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn known(entry: &Entry, age: Duration) -> Found {
+    Found::Known { presence: entry.presence.clone(), age }
+}
+
+/// The system's clock.
+pub fn wall_clock() -> Clock {
+    Box::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+    use super::*;
+
+    const START_MS: u64 = 1_000_000;
+
+    /// A cache with ttl 30, refresh 10, stale 300 whose clock and lookups the test holds in its hands.
+    struct Rig {
+        cache: Arc<Cache>,
+        clock_ms: Arc<AtomicU64>,
+        lookups: Arc<AtomicUsize>,
+    }
+
+    impl Rig {
+        fn new(renewal: Renewal, entries: usize) -> Rig {
+            let seconds = Duration::from_secs;
+            let settings =
+                CacheSettings { ttl: seconds(30), refresh: seconds(10), stale: seconds(300), entries, directory: None };
+            let clock_ms = Arc::new(AtomicU64::new(START_MS));
+            let hand = clock_ms.clone();
+            let clock: Clock = Box::new(move || hand.load(Ordering::SeqCst));
+            let cache = Arc::new(Cache::new(settings, renewal, clock));
+            Rig { cache, clock_ms, lookups: Arc::default() }
+        }
+
+        fn at(&self, seconds: u64) {
+            self.clock_ms.store(START_MS + seconds * 1000, Ordering::SeqCst);
+        }
+
+        async fn find(&self, name: &str, brings: Lookup) -> Found {
+            let lookups = self.lookups.clone();
+            let lookup = || async move {
+                lookups.fetch_add(1, Ordering::SeqCst);
+                brings
+            };
+            let found = self.cache.find(&jid(name), Instant::now() + Duration::from_secs(5), lookup).await;
+            // A renewal behind the answer is done before the test goes on.
+            while self.cache.lock().lookups.contains_key(&jid(name)) {
+                tokio::task::yield_now().await;
+            }
+            found
+        }
+
+        fn lookups(&self) -> usize {
+            self.lookups.load(Ordering::SeqCst)
+        }
+    }
+
+    fn jid(name: &str) -> BareJid {
+        BareJid::new(&format!("{name}@example.com")).expect("a bare JID")
+    }
+
+    fn is(state: State) -> Lookup {
+        Ok(Presence::bare(state))
+    }
+
+    fn found(state: State, seconds: u64) -> Found {
+        Found::Known { presence: Presence::bare(state), age: Duration::from_secs(seconds) }
+    }
+
+    const DOWN: Lookup = Err(Duration::from_secs(7));
+    const NOTHING: Found = Found::Nothing { retry_after: Duration::from_secs(7) };
+
+    /// What is served at each age, and how often the server was asked by then.
+    async fn check(renewal: Renewal, stored: State, brings: Lookup, ages: &[(u64, Found, usize)]) {
+        for (age, expected, lookups) in ages {
+            let rig = Rig::new(renewal, 10);
+            rig.find("bob", is(stored)).await;
+            rig.at(*age);
+            let served = rig.find("bob", brings.clone()).await;
+            assert_eq!((&served, rig.lookups()), (expected, *lookups), "{renewal:?} {stored:?} after {age} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn ages_are_served_as_promised() {
+        use State::{Away, Dnd};
+        let behind = [
+            (0, found(Away, 0), 1),
+            (30, found(Away, 30), 1),
+            (31, found(Away, 31), 2),
+            (40, found(Away, 40), 2),
+            (41, found(Dnd, 0), 2),
+        ];
+        check(Renewal::Behind, Away, is(Dnd), &behind).await;
+        let never = [(30, found(Away, 30), 1), (31, found(Dnd, 0), 2)];
+        check(Renewal::Never, Away, is(Dnd), &never).await;
+        let down = [(31, found(Away, 31), 2), (41, found(Away, 41), 2), (300, found(Away, 300), 2), (301, NOTHING, 2)];
+        check(Renewal::Behind, Away, DOWN, &down).await;
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_never_served_past_its_ttl() {
+        use State::{Away, Forbidden};
+        check(Renewal::Behind, Forbidden, DOWN, &[(30, found(Forbidden, 30), 1), (31, NOTHING, 2)]).await;
+        check(Renewal::Behind, Forbidden, is(Away), &[(31, found(Away, 0), 2)]).await;
+    }
+
+    #[tokio::test]
+    async fn a_refusal_deletes_what_was_known_and_an_approval_the_refusal() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        rig.find("bob", is(State::Away)).await;
+        rig.at(50);
+        assert_eq!(rig.find("bob", is(State::Forbidden)).await, found(State::Forbidden, 0));
+        rig.at(81);
+        assert_eq!(rig.find("bob", DOWN).await, NOTHING, "neither the presence nor the refusal is left");
+        assert_eq!(rig.find("bob", is(State::Chat)).await, found(State::Chat, 0));
+        rig.at(90);
+        assert_eq!(rig.find("bob", DOWN).await, found(State::Chat, 9));
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_makes_nothing_last_for_ever() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        rig.at(3600);
+        rig.find("bob", is(State::Away)).await;
+        rig.at(0);
+        assert_eq!(rig.find("bob", is(State::Dnd)).await, found(State::Dnd, 0));
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_for_one_person_are_one_lookup() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let (go, gate) = watch::channel(false);
+        let asked = (0..1000).map(|_| {
+            let (mut gate, lookups) = (gate.clone(), rig.lookups.clone());
+            let lookup = move || async move {
+                lookups.fetch_add(1, Ordering::SeqCst);
+                gate.wait_for(|open| *open).await.expect("the sender lives");
+                is(State::Xa)
+            };
+            let cache = rig.cache.clone();
+            tokio::spawn(async move { cache.find(&jid("bob"), Instant::now() + Duration::from_secs(5), lookup).await })
+        });
+        let asked: Vec<_> = asked.collect();
+        while rig.lookups() == 0 {
+            tokio::task::yield_now().await;
+        }
+        go.send_replace(true);
+        for answer in asked {
+            assert_eq!(answer.await.expect("no panic"), found(State::Xa, 0));
+        }
+        assert_eq!(rig.lookups(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_is_answered_by_his_deadline_and_the_lookup_goes_on() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let (go, mut gate) = watch::channel(false);
+        let lookup = || async move {
+            gate.wait_for(|open| *open).await.expect("the sender lives");
+            is(State::Xa)
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let served = rig.cache.find(&jid("bob"), deadline, lookup).await;
+        assert_eq!(served, Found::Nothing { retry_after: Duration::from_secs(1) });
+        assert!(Instant::now() - deadline < Duration::from_millis(10));
+        go.send_replace(true);
+        assert_eq!(rig.find("bob", DOWN).await, found(State::Xa, 0));
+    }
+
+    #[tokio::test]
+    async fn refusals_do_not_push_people_out() {
+        let rig = Rig::new(Renewal::Behind, 20);
+        rig.find("bob", is(State::Away)).await;
+        for stranger in 0..100 {
+            rig.find(&format!("stranger{stranger}"), is(State::Forbidden)).await;
+        }
+        let before = rig.lookups();
+        rig.find("bob", DOWN).await;
+        rig.find("stranger99", DOWN).await;
+        rig.find("stranger98", DOWN).await;
+        assert_eq!(rig.lookups(), before, "bob and the last two refusals are still there");
+        rig.find("stranger97", DOWN).await;
+        assert_eq!(rig.lookups(), before + 1);
+    }
 }

@@ -1,5 +1,18 @@
 //! The configuration as the rest of the house sees it: typed, complete and checked. Built once by the loader,
-//! never changed afterwards; a reload builds a new one.
+//! never changed afterwards; a reload builds a new one. `load` and `directory` touch files, everything else here is
+//! text in, values out.
+
+pub mod directory;
+mod identity;
+pub mod keys;
+mod lines;
+mod load;
+mod parse;
+mod problem;
+mod reader;
+mod reference;
+mod sections;
+mod values;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,9 +22,23 @@ use jid::BareJid;
 
 use crate::presence::{Rule, State};
 
+pub use load::{Environment, load};
+pub use parse::parse;
+pub use problem::{Errors, Fault, Near, Problem};
+pub use reference::{example, reference};
+
+/// What servers listen on for components: a custom, registered nowhere.
+const COMPONENT_PORT: u16 = 5347;
+/// `xmpp-client` (RFC 6120, 14.7).
+const CLIENT_PORT: u16 = 5222;
+/// The custom for direct TLS where no SRV record names another (XEP-0368).
+const DIRECT_TLS_PORT: u16 = 5223;
+
 /// Everything `webpresence.ini` says.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file it comes from.
+    pub file: PathBuf,
     /// The identities that ask, in the order of the file: at least one.
     pub identities: Vec<Identity>,
     pub cache: CacheSettings,
@@ -48,6 +75,30 @@ pub struct Identity {
 impl Identity {
     pub fn is_component(&self) -> bool {
         self.jid.node().is_none()
+    }
+
+    /// The domain of our own server: the first plain name of `domains`, else what the JID says.
+    pub fn home(&self) -> BareJid {
+        let plain = self.domains.iter().find_map(|pattern| match pattern {
+            DomainPattern::Exactly(domain) => BareJid::new(domain).ok(),
+            DomainPattern::Below(_) => None,
+        });
+        plain.unwrap_or_else(|| BareJid::from_parts(None, self.jid.domain()))
+    }
+
+    /// Where to connect, with the port where it is not a Unix socket; `None` where DNS SRV decides (RFC 6120, 3.2),
+    /// which is for accounts without a configured host or port.
+    pub fn endpoint(&self) -> Option<(Host, u16)> {
+        let (host, port) = if self.is_component() {
+            (Host::Name("127.0.0.1".to_owned()), COMPONENT_PORT)
+        } else {
+            if self.host.is_none() && self.port.is_none() {
+                return None;
+            }
+            let port = if self.security == Security::Direct { DIRECT_TLS_PORT } else { CLIENT_PORT };
+            (Host::Name(self.jid.domain().as_str().to_owned()), port)
+        };
+        Some((self.host.clone().unwrap_or(host), self.port.unwrap_or(port)))
     }
 }
 

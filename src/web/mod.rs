@@ -1,4 +1,10 @@
 //! The web side: a map of CGI variables becomes a response. `answer` is the product on one page.
 
+pub mod answer;
+mod caching;
+mod languages;
+mod params;
+pub mod redirect;
+pub mod refusal;
 pub mod request;
 pub mod response;

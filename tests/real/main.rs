@@ -8,6 +8,7 @@ mod doors;
 mod failures;
 mod life;
 mod matrix;
+mod names;
 mod people;
 #[path = "../rig/mod.rs"]
 mod rig;

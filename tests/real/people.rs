@@ -73,6 +73,33 @@ fn ejabberd_consent_is_taken_back() {
     consent_is_taken_back(Kind::Ejabberd);
 }
 
+/// Asked, looked at on the web before he has answered, and then he says yes: on Prosody a probe in between would have
+/// taken the request away from him.
+fn consent_may_take_its_time(kind: Kind) {
+    let world = visit(kind);
+    world.server.register("slow");
+    world.users.login_unasked("slow/home", Shown { show: "away", texts: &[("", "Thinking")], priority: 0 });
+    let installed = Webpresence::new(&world.server, Identity::Component(next_number()));
+    let output = installed.run(&["subscribe", "slow@example.test"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("asked"), "{output:?}");
+    assert_eq!(text(&installed, "slow"), "Forbidden\n");
+    assert_eq!(text(&installed, "slow"), "Forbidden\n", "also for the second who looks");
+    world.users.approve("slow/home", &installed.identity.jid());
+    assert_eq!(text(&installed, "slow"), "Thinking\n");
+    world.users.revoke("slow/home", &installed.identity.jid());
+    assert_eq!(text(&installed, "slow"), "Forbidden\n");
+}
+
+#[test]
+fn prosody_consent_may_take_its_time() {
+    consent_may_take_its_time(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_consent_may_take_its_time() {
+    consent_may_take_its_time(Kind::Ejabberd);
+}
+
 /// What a server writes as the last status of a broken connection is not the user's word.
 fn a_broken_connection(kind: Kind) {
     let world = visit(kind);

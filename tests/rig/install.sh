@@ -32,6 +32,7 @@ need python3-slixmpp /usr/bin/python3 -c 'import slixmpp'
 if [ "${1:-}" = test ]; then
     need ejabberd has ejabberdctl
     need apache2 has apache2
+    need dnsmasq-base has dnsmasq
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
 fi
 [ -n "$missing" ] || exit 0

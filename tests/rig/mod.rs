@@ -5,6 +5,7 @@
 pub mod apache;
 pub mod certificate;
 pub mod component;
+pub mod dns;
 pub mod ejabberd;
 pub mod fastcgi;
 pub mod http;

@@ -100,6 +100,11 @@ class Desk:
             changed.clear()
         await person.settled()
 
+    async def approve(self, command):
+        person = self.streams[command["jid"]]
+        person.send_presence(pto=command["to"], ptype="subscribed")
+        await self.granted(command)
+
     async def revoke(self, command):
         person = self.streams[command["jid"]]
         person.send_presence(pto=command["to"], ptype="unsubscribed")

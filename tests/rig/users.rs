@@ -68,6 +68,11 @@ impl Users {
         self.tell("granted", who, Shown::default(), json!({"to": asker}));
     }
 
+    /// Says yes to a request that came in earlier; returns when his server has it.
+    pub fn approve(&self, who: &str, asker: &str) {
+        self.tell("approve", who, Shown::default(), json!({"to": asker}));
+    }
+
     pub fn revoke(&self, who: &str, asker: &str) {
         self.tell("revoke", who, Shown::default(), json!({"to": asker}));
     }

@@ -1,0 +1,142 @@
+//! Who may be asked about, and by which identity. It is pure and knows neither the web nor XMPP: "not served" and
+//! "not allowed" leave here as one value, so that nobody behind can tell them apart by accident.
+
+use jid::BareJid;
+
+use crate::config::{Config, DomainPattern, Identity, Visibility};
+
+/// What to do about one address.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'a> {
+    /// This identity asks.
+    Ask(&'a Identity),
+    /// Nobody is asked.
+    Forbidden,
+}
+
+/// Decides about one target: the first identity whose domains hold it speaks for it. A target without a local part
+/// (component, server) has no roster, so that it needs no requester and is asked under either visibility.
+pub fn decide<'a>(config: &'a Config, target: &BareJid) -> Decision<'a> {
+    match serving(config, target) {
+        Some(identity) if identity.visibility == Visibility::Anyone || target.node().is_none() => {
+            Decision::Ask(identity)
+        }
+        _ => Decision::Forbidden,
+    }
+}
+
+/// True where the answer depends on no requester, whichever identity gives it. What is said alike about everybody
+/// (a refusal, a target that nobody serves) goes by this and not by one identity, which would be a hint.
+pub fn is_open(config: &Config) -> bool {
+    config.identities.iter().all(|identity| identity.visibility == Visibility::Anyone)
+}
+
+/// The identity that speaks for a target: the first whose domains hold it.
+pub fn serving<'a>(config: &'a Config, target: &BareJid) -> Option<&'a Identity> {
+    let domain = target.domain().as_str();
+    config.identities.iter().find(|identity| identity.domains.iter().any(|pattern| holds(pattern, domain)))
+}
+
+fn holds(pattern: &DomainPattern, domain: &str) -> bool {
+    match pattern {
+        DomainPattern::Exactly(name) => domain.eq_ignore_ascii_case(name),
+        DomainPattern::Below(name) => {
+            let domain = domain.to_ascii_lowercase();
+            let head = domain.strip_suffix(&name.to_ascii_lowercase());
+            head.is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{CacheSettings, ImageSettings, LogSettings, LogTarget, Secret, Security, Words};
+    use crate::presence::Rule;
+
+    fn identity(name: &str, visibility: Visibility, domains: &[DomainPattern]) -> Identity {
+        Identity {
+            name: name.into(),
+            jid: BareJid::new("presence.example.com").expect("a domain is an address"),
+            password: Secret::new("secret".into()),
+            host: None,
+            port: None,
+            security: Security::None,
+            ca_file: None,
+            verify: true,
+            timeout: Duration::from_secs(5),
+            linger: None,
+            server: None,
+            rule: Rule::MostAvailable,
+            visibility,
+            domains: domains.to_vec(),
+        }
+    }
+
+    fn config(identities: Vec<Identity>) -> Config {
+        let seconds = Duration::from_secs;
+        Config {
+            file: std::path::PathBuf::new(),
+            identities,
+            cache: CacheSettings {
+                ttl: seconds(30),
+                refresh: seconds(10),
+                stale: seconds(300),
+                entries: 10,
+                directory: None,
+            },
+            images: ImageSettings { directory: None, theme: "default".into(), redirect_hosts: vec![] },
+            words: Words::default(),
+            log: LogSettings { level: log::LevelFilter::Off, target: LogTarget::Stderr },
+        }
+    }
+
+    #[test]
+    fn the_first_identity_that_serves_a_domain_speaks_for_it() {
+        let exactly = |name: &str| DomainPattern::Exactly(name.into());
+        let below = |name: &str| DomainPattern::Below(name.into());
+        let config = config(vec![
+            identity("open", Visibility::Anyone, &[exactly("example.com"), below("open.example")]),
+            identity("closed", Visibility::Subscribers, &[below("example.com"), exactly("Corp.Example")]),
+            identity("late", Visibility::Anyone, &[exactly("corp.example"), exactly("192.0.2.1")]),
+        ]);
+        let rows = [
+            ("a@example.com", Some("open")),
+            ("A@EXAMPLE.com", Some("open")),
+            ("example.com", Some("open")),
+            ("a@xexample.com", None),
+            ("a@room.example.com", None),
+            ("room.example.com", Some("closed")),
+            ("a@open.example", None),
+            ("a@x.open.example", Some("open")),
+            ("a@x.y.open.example", Some("open")),
+            ("a@notopen.example", None),
+            ("a@corp.example", None),
+            ("corp.example", Some("closed")),
+            ("a@192.0.2.1", Some("late")),
+            ("a@other.example", None),
+            ("other.example", None),
+            ("a@münchen.example", None),
+        ];
+        for (jid, expected) in rows {
+            let decision = decide(&config, &BareJid::new(jid).expect("the rows hold addresses"));
+            let name = match decision {
+                Decision::Ask(identity) => Some(identity.name.as_str()),
+                Decision::Forbidden => None,
+            };
+            assert_eq!(name, expected, "{jid}");
+        }
+    }
+
+    #[test]
+    fn one_closed_identity_closes_what_is_said_alike() {
+        let open = || identity("", Visibility::Anyone, &[]);
+        let closed = || identity("", Visibility::Subscribers, &[]);
+        assert!(is_open(&config(vec![open()])));
+        assert!(is_open(&config(vec![open(), open()])));
+        assert!(!is_open(&config(vec![open(), closed()])));
+        assert!(!is_open(&config(vec![closed()])));
+    }
+}

@@ -1,0 +1,249 @@
+//! The commands for people: what they are called, what they take, and which one was meant. What each does has a file
+//! of its own. Data goes to stdout, errors to stderr; the exit codes are 0, 1 (failed) and 2 (usage).
+
+mod check;
+mod get;
+mod probe;
+mod serve;
+mod subscribe;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use jid::BareJid;
+use lexopt::{Arg, Parser, ValueExt as _};
+use tokio::runtime::Runtime;
+
+use crate::config::{self, Config, Environment, directory, load};
+use crate::gateway::Address;
+
+pub use serve::{cgi, fastcgi};
+
+/// First arguments by which a person at a terminal is known.
+pub const COMMANDS: [&str; 10] =
+    ["serve", "get", "probe", "subscribe", "check", "config", "--help", "-h", "--version", "-V"];
+
+const HELP: &str = "\
+webpresence shows on a web page whether somebody on XMPP (Jabber) is there.
+
+A web server runs it as CGI or FastCGI. For people there are these commands:
+
+  webpresence serve [--listen ADDRESS]...   answer FastCGI on a socket of its own; ADDRESS is
+                                            unix:PATH[,mode=0660][,group=NAME] or HOST:PORT
+  webpresence get QUERY                     the answer to a request, such as 'jid=a@example.com&type=xml'
+  webpresence probe JID...                  ask now and tell what came back, and why
+  webpresence subscribe JID...              ask people for their consent to be shown
+  webpresence check                         try the configuration and the way to the XMPP server
+  webpresence config --example              print a commented configuration file
+  webpresence config --reference            print all keys as a table
+  webpresence --help, --version
+
+  --config FILE, before or after a command, names the configuration. Otherwise it is $WEBPRESENCE_CONFIG,
+  ~/.config/webpresence/webpresence.ini, webpresence.ini beside the executable, or
+  /etc/webpresence/webpresence.ini.
+";
+
+/// What was meant.
+#[derive(Debug, PartialEq)]
+enum Command {
+    Serve(Vec<Address>),
+    Get(OsString),
+    Probe(Vec<BareJid>),
+    Subscribe(Vec<BareJid>),
+    Check,
+    ConfigExample,
+    ConfigReference,
+    Help,
+    Version,
+}
+
+/// A command line that means nothing.
+#[derive(Debug)]
+struct Misuse(String);
+
+impl From<lexopt::Error> for Misuse {
+    fn from(error: lexopt::Error) -> Misuse {
+        Misuse(error.to_string())
+    }
+}
+
+/// Why a command failed.
+enum Failed {
+    Config(config::Errors),
+    /// In one sentence.
+    Because(String),
+    /// What was asked for makes no sense.
+    Usage(&'static str),
+    /// It has said so itself.
+    Told,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Config(errors) => write!(f, "{errors}"),
+            Failed::Because(reason) => f.write_str(reason),
+            Failed::Usage(reason) => f.write_str(reason),
+            Failed::Told => Ok(()),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Failed {
+        match error.kind() {
+            // Whoever read our output has seen enough.
+            io::ErrorKind::BrokenPipe => Failed::Told,
+            _ => Failed::Because(error.to_string()),
+        }
+    }
+}
+
+/// Where a command writes what it found. Not `println!`, which panics when nobody reads any more.
+type Out<'a> = &'a mut dyn Write;
+
+/// Runs what a person typed.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (file, command) = match parse(args) {
+        Ok(parsed) => parsed,
+        Err(Misuse(reason)) => {
+            eprintln!("webpresence: {reason}\nTry: webpresence --help");
+            return ExitCode::from(2);
+        }
+    };
+    let mut out = io::stdout();
+    let out: Out<'_> = &mut out;
+    let done = match command {
+        Command::Help => write!(out, "{HELP}").map_err(Failed::from),
+        Command::Version => writeln!(out, "webpresence {}", env!("CARGO_PKG_VERSION")).map_err(Failed::from),
+        Command::ConfigExample => write!(out, "{}", config::example()).map_err(Failed::from),
+        Command::ConfigReference => write!(out, "{}", config::reference()).map_err(Failed::from),
+        Command::Serve(addresses) => serve::serve(file, &addresses),
+        Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
+        Command::Probe(jids) => configured(file).and_then(|config| probe::probe(&config, &jids, out)),
+        Command::Subscribe(jids) => configured(file).and_then(|config| subscribe::subscribe(&config, &jids, out)),
+        Command::Check => check::check(file, out),
+    };
+    exit_code(done)
+}
+
+/// Tells what is still to be told, on stderr.
+fn exit_code(done: Result<(), Failed>) -> ExitCode {
+    match &done {
+        Ok(()) | Err(Failed::Told) => {}
+        Err(failed) => eprintln!("webpresence: {failed}"),
+    }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Usage(_)) => ExitCode::from(2),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// What to do when nothing tells what to do.
+pub fn nobody() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, Command), Misuse> {
+    let (mut file, mut name, mut values, mut listen, mut flag) = (None, None, Vec::new(), Vec::new(), None);
+    let mut parser = Parser::from_iter(args);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Long("config") => file = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("listen") if name.as_deref() == Some("serve") => {
+                let address = parser.value()?.string()?;
+                listen.push(address.parse().map_err(|error| Misuse(format!("--listen {address}: {error}")))?);
+            }
+            Arg::Long("example") if name.as_deref() == Some("config") => flag = Some(Command::ConfigExample),
+            Arg::Long("reference") if name.as_deref() == Some("config") => flag = Some(Command::ConfigReference),
+            Arg::Long("help") | Arg::Short('h') => return Ok((file, Command::Help)),
+            Arg::Long("version") | Arg::Short('V') => return Ok((file, Command::Version)),
+            Arg::Value(value) if name.is_none() => name = Some(value.string()?),
+            Arg::Value(value) => values.push(value),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let command = match (name.as_deref(), values.as_mut_slice()) {
+        (Some("serve"), []) => Command::Serve(listen),
+        (Some("get"), [query]) => Command::Get(std::mem::take(query)),
+        (Some("get"), _) => return Err(Misuse("get takes one query, such as 'jid=a@example.com&type=xml'".into())),
+        (Some("probe"), [_, ..]) => Command::Probe(jids(values)?),
+        (Some("subscribe"), [_, ..]) => Command::Subscribe(jids(values)?),
+        (Some(name @ ("probe" | "subscribe")), []) => return Err(Misuse(format!("{name} takes one JID or more"))),
+        (Some("check"), []) => Command::Check,
+        (Some("config"), []) => flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?,
+        (Some("serve" | "check" | "config"), [extra, ..]) => {
+            return Err(Misuse(format!("unexpected argument {extra:?}")));
+        }
+        (Some(other), _) => return Err(Misuse(format!("there is no command {other:?}"))),
+        (None, _) => return Err(Misuse("which command?".to_owned())),
+    };
+    Ok((file, command))
+}
+
+fn jids(values: Vec<OsString>) -> Result<Vec<BareJid>, Misuse> {
+    let jid = |value: OsString| {
+        let text = value.string()?;
+        BareJid::new(&text).map_err(|error| Misuse(format!("{text}: not a JID without a resource: {error}")))
+    };
+    values.into_iter().map(jid).collect()
+}
+
+fn configured(file: Option<PathBuf>) -> Result<Config, Failed> {
+    let config = load(file.as_deref(), &Environment::from_process()).map_err(Failed::Config)?;
+    crate::logging::start(&config.log)?;
+    Ok(config)
+}
+
+/// Where processes take turns, told in the log where there is no such place.
+fn shared_directory(config: &Config) -> Option<PathBuf> {
+    let directory = directory::open(config.cache.directory.as_deref(), rustix::process::geteuid().as_raw());
+    directory.inspect_err(|unusable| log::warn!("nothing is shared between processes: {unusable}")).ok()
+}
+
+/// What commands and CGI run on: one thread is enough.
+fn runtime() -> Result<Runtime, Failed> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: Result<(Option<&str>, Command), &str>) {
+        let args = std::iter::once("webpresence").chain(line.split_whitespace()).map(OsString::from);
+        let parsed = parse(args).map_err(|Misuse(reason)| reason);
+        assert_eq!(parsed, expected.map(|(f, c)| (f.map(PathBuf::from), c)).map_err(str::to_owned), "{line}");
+    }
+
+    #[test]
+    fn commands_and_their_arguments() {
+        let bob = || BareJid::new("bob@example.com").expect("a bare JID");
+        check("check", Ok((None, Command::Check)));
+        check("--config a.ini check", Ok((Some("a.ini"), Command::Check)));
+        check("get jid=a@b&type=xml --config=a.ini", Ok((Some("a.ini"), Command::Get("jid=a@b&type=xml".into()))));
+        check("probe bob@example.com", Ok((None, Command::Probe(vec![bob()]))));
+        check("subscribe Bob@example.com bob@example.com", Ok((None, Command::Subscribe(vec![bob(), bob()]))));
+        check("serve", Ok((None, Command::Serve(Vec::new()))));
+        check("config --example", Ok((None, Command::ConfigExample)));
+        check("serve --help", Ok((None, Command::Help)));
+        check("-V", Ok((None, Command::Version)));
+    }
+
+    #[test]
+    fn what_means_nothing_is_said() {
+        check("", Err("which command?"));
+        check("server", Err("there is no command \"server\""));
+        check("get", Err("get takes one query, such as 'jid=a@example.com&type=xml'"));
+        check("probe", Err("probe takes one JID or more"));
+        check("check all", Err("unexpected argument \"all\""));
+        check("check --listen x", Err("invalid option '--listen'"));
+        check("config", Err("config takes --example or --reference"));
+        check("--config", Err("missing argument for option '--config'"));
+    }
+}

@@ -1,0 +1,115 @@
+//! `webpresence check`: the configuration and the way to the XMPP server, step by step, with a ✓ or a ✗ each. All is
+//! well only if every line has a ✓.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant;
+
+use super::probe::ms;
+use super::serve::icons;
+use super::{Failed, Out, configured, runtime};
+use crate::config::{Config, Identity, Visibility, directory};
+use crate::probe::certificate::not_after;
+use crate::probe::prober::{Manner, Prober, Unasked};
+use crate::probe::steps::{Stage, Steps};
+use crate::probe::{Answer, Failure};
+
+pub fn check(file: Option<PathBuf>, out: Out<'_>) -> Result<(), Failed> {
+    let config = configured(file)?;
+    let mut report = Report { out, all_well: true };
+    report.well(&format!("configuration {}", config.file.display()))?;
+    match icons(&config) {
+        Ok(_) => report.well("icons")?,
+        Err(failed) => report.ill(&format!("icons: {failed}"))?,
+    }
+    let shared = report.directory(&config)?;
+    for identity in &config.identities {
+        runtime()?.block_on(report.identity(identity, shared.clone()))?;
+    }
+    if report.all_well { Ok(()) } else { Err(Failed::Told) }
+}
+
+struct Report<'a> {
+    out: Out<'a>,
+    all_well: bool,
+}
+
+impl Report<'_> {
+    fn well(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.out, "✓ {line}")
+    }
+
+    fn ill(&mut self, line: &str) -> io::Result<()> {
+        self.all_well = false;
+        writeln!(self.out, "✗ {line}")
+    }
+
+    fn directory(&mut self, config: &Config) -> io::Result<Option<PathBuf>> {
+        let uid = rustix::process::geteuid().as_raw();
+        match directory::open(config.cache.directory.as_deref(), uid) {
+            Ok(directory) => {
+                self.well(&format!("directory {}", directory.display()))?;
+                Ok(Some(directory))
+            }
+            Err(unusable) => {
+                self.ill(&format!("directory: {unusable}; processes cannot take turns: set [cache] directory"))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The way to an identity's server: a question about the server itself goes all of it.
+    async fn identity(&mut self, identity: &Identity, directory: Option<PathBuf>) -> io::Result<()> {
+        let sort = if identity.is_component() { "component" } else { "account" };
+        writeln!(self.out, "{} ({sort})", identity.jid)?;
+        let (listener, steps) = unbounded_channel();
+        let manner = Manner { directory, linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
+        let (prober, task) = Prober::spawn(identity.clone(), manner);
+        let begun = Instant::now();
+        let answer = prober.ask(identity.home(), begun + identity.timeout).await;
+        let answered = Instant::now();
+        let last = self.stages(begun, steps)?;
+        self.sample(identity, answer, answered - last)?;
+        drop(prober);
+        task.await.map_err(io::Error::other)?;
+        if identity.visibility == Visibility::Subscribers {
+            self.ill(
+                "visibility = subscribers answers forbidden for every person; \
+                 visibility = anyone in [access] shows those who have accepted this identity",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Prints what lies behind; returns when the last part was done.
+    fn stages(&mut self, begun: Instant, mut steps: UnboundedReceiver<(Instant, Stage)>) -> io::Result<Instant> {
+        let mut last = begun;
+        while let Ok((at, stage)) = steps.try_recv() {
+            self.well(&format!("{stage}, {}", ms(at - last)))?;
+            if let Stage::Secured { certificate: Some(der) } = &stage
+                && let Some(date) = not_after(der)
+            {
+                writeln!(self.out, "  the certificate is valid until {}", date.0.format("%Y-%m-%d"))?;
+            }
+            last = at;
+        }
+        Ok(last)
+    }
+
+    fn sample(&mut self, identity: &Identity, answer: Result<Answer, Unasked>, took: Duration) -> io::Result<()> {
+        let home = identity.home();
+        match answer.map(|answer| answer.presence.state) {
+            Ok(state) if state.is_online() => self.well(&format!("sample answer: {home} is there, {}", ms(took))),
+            Ok(state) => {
+                self.ill(&format!("sample answer: {home} is {}; is it the domain of the users?", state.name()))
+            }
+            Err(Unasked { failure: Failure::Busy, .. }) => {
+                self.ill("another process holds the session of this identity: it is at work; try again")
+            }
+            Err(unasked) => self.ill(&unasked.failure.to_string()),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `webpresence get QUERY`: what a web server would get for a request, headers and all.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use tokio::time::Instant;
+
+use super::{Failed, runtime, shared_directory};
+use crate::config::Config;
+use crate::gateway::cgi;
+use crate::site::{Life, Site};
+use crate::web::request::Request;
+
+pub fn get(config: Config, query: OsString) -> Result<(), Failed> {
+    let icons = super::serve::icons(&config)?;
+    let directory = shared_directory(&config);
+    runtime()?.block_on(async {
+        let vars = [("REQUEST_METHOD", b"GET".to_vec()), ("QUERY_STRING", query.into_vec())];
+        let vars: HashMap<_, _> = vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };
+        let (site, sessions) = Site::open(config, icons, directory, Life::Single);
+        let response = site.answer(&request).await;
+        let written = cgi::write_response(&response);
+        drop(site);
+        sessions.closed().await;
+        Ok(written?)
+    })
+}

@@ -1,0 +1,119 @@
+//! `webpresence probe JID...`: asks now, past every cache, and tells a person what came back, how long each part of the
+//! way took, and why somebody is not shown. The web never tells the reason; the admin needs it.
+
+use std::io;
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant;
+
+use super::{Failed, Out, runtime, shared_directory};
+use crate::access;
+use crate::config::{Config, Identity, ServerKind};
+use crate::presence::{Resource, State, Texts};
+use crate::probe::prober::{Manner, Prober, Unasked};
+use crate::probe::steps::{Stage, Steps};
+use crate::probe::{Answer, Failure, Why};
+
+pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
+    let directory = shared_directory(config);
+    let known = runtime()?.block_on(async {
+        let mut known = true;
+        for jid in jids {
+            // The admin may ask about everybody who is served.
+            let Some(identity) = access::serving(config, jid) else {
+                writeln!(out, "{jid}: forbidden: none of the [access] domains serves {}", jid.domain())?;
+                continue;
+            };
+            let (listener, steps) = unbounded_channel();
+            let manner =
+                Manner { directory: directory.clone(), linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
+            let (prober, task) = Prober::spawn(identity.clone(), manner);
+            let begun = Instant::now();
+            let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
+            let answered = Instant::now();
+            drop(prober);
+            known &= tell(jid, identity, answer, out)?;
+            writeln!(out, "  {}", way(begun, answered, steps))?;
+            task.await.map_err(|error| Failed::Because(error.to_string()))?;
+        }
+        Ok::<bool, Failed>(known)
+    })?;
+    if known { Ok(()) } else { Err(Failed::Told) }
+}
+
+/// Prints what is known; false if nothing is.
+fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out: Out<'_>) -> io::Result<bool> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(unasked) => {
+            writeln!(out, "{jid}: unknown: {}", unasked.failure)?;
+            if unasked.failure == Failure::Busy {
+                writeln!(out, "  try again when it is done, or stop it")?;
+            }
+            return Ok(false);
+        }
+    };
+    let state = answer.presence.state;
+    match state {
+        State::Forbidden => writeln!(out, "{jid}: forbidden: {}", refusal(jid, identity, answer.why))?,
+        _ => writeln!(out, "{jid}: {}{}{}", state.name(), quoted(&answer.presence.texts), grounds(answer.why))?,
+    }
+    for resource in &answer.resources {
+        writeln!(out, "  {}", line(resource))?;
+    }
+    Ok(true)
+}
+
+fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
+    let accepted = format!("{jid} has not accepted {}; run: webpresence subscribe {jid}", identity.jid);
+    match why {
+        Why::Pending => format!("{jid} has been asked and has not accepted {} yet", identity.jid),
+        Why::NotFound => format!("{} knows no such address", jid.domain()),
+        Why::Silence(_) => format!("{accepted} (the server said nothing, which also means that there is no such user)"),
+        _ => accepted,
+    }
+}
+
+fn grounds(why: Why) -> &'static str {
+    match why {
+        Why::Present => "",
+        Why::SaidOffline => " (the server said so)",
+        Why::LastActivity => " (by last activity, XEP-0012)",
+        Why::Silence(ServerKind::Openfire) => " (Openfire says nothing about people who are offline)",
+        Why::Silence(_) => " (the server said nothing, and this person has consented before)",
+        Why::Service => " (a server, component or room that answered)",
+        Why::NotRunning => " (nothing is connected under this name)",
+        Why::Refused | Why::Pending | Why::NoConsent | Why::NotFound => "",
+    }
+}
+
+fn line(resource: &Resource) -> String {
+    let name = if resource.name.is_empty() { "(no resource)" } else { &resource.name };
+    format!("{name}: {}, priority {}{}", resource.state.name(), resource.priority, quoted(&resource.texts))
+}
+
+/// The text, fit for a terminal: control characters could move its cursor.
+fn quoted(texts: &Texts) -> String {
+    texts.choose(&[]).map(|text| format!(" {text:?}")).unwrap_or_default()
+}
+
+/// `its turn 0.1 ms, connected 0.3 ms, …`, each part by itself.
+fn way(begun: Instant, answered: Instant, mut steps: UnboundedReceiver<(Instant, Stage)>) -> String {
+    let (mut parts, mut last) = (Vec::new(), begun);
+    while let Ok((at, stage)) = steps.try_recv() {
+        if at > answered {
+            break;
+        }
+        parts.push(format!("{stage} {}", ms(at - last)));
+        last = at;
+    }
+    parts.push(format!("answered {}", ms(answered - last)));
+    format!("{}; {} in all", parts.join(", "), ms(answered - begun))
+}
+
+/// Milliseconds with one digit behind the point.
+pub fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,180 @@
+//! `webpresence serve`, and what web servers start: FastCGI on given sockets, and CGI. They differ only in how the
+//! request comes in and how long the process lives.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::{Failed, configured, exit_code, runtime, shared_directory};
+use crate::config::{Config, Environment, load};
+use crate::gateway::signals::Signals;
+use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
+use crate::render::folder::Folder;
+use crate::render::picture::Icons;
+use crate::site::{Life, Sessions, Site};
+use crate::web::request::Request;
+use crate::web::response::Response;
+
+/// Threads of a daemon, on a machine with that many cores.
+const MAX_WORKERS: usize = 4;
+/// How long sessions may take to close when the process ends.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// `webpresence serve`: on addresses of its own, else on the sockets that were given.
+pub fn serve(file: Option<PathBuf>, addresses: &[Address]) -> Result<(), Failed> {
+    let given = if addresses.is_empty() { door::given_listeners() } else { Vec::new() };
+    let config = configured(file.clone())?;
+    let mut listeners = given;
+    for address in addresses {
+        listeners.extend(Listener::bind(address).map_err(|error| Failed::Because(error.to_string()))?);
+    }
+    if listeners.is_empty() {
+        return Err(Failed::Usage("serve needs --listen ADDRESS, or sockets from systemd or on fd 0"));
+    }
+    run(file, config, listeners, Life::Resident)
+}
+
+/// What a web server or a service manager started with listening sockets. Only `--config FILE` may be an argument.
+pub fn fastcgi(args: Vec<OsString>, listeners: Vec<Listener>, life: Life) -> ExitCode {
+    let served = config_argument(&args).and_then(|file| {
+        let config = configured(file.clone())?;
+        run(file, config, listeners, life)
+    });
+    exit_code(served)
+}
+
+fn config_argument(args: &[OsString]) -> Result<Option<PathBuf>, Failed> {
+    match args {
+        [] => Ok(None),
+        [flag, file] if flag == "--config" => Ok(Some(PathBuf::from(file))),
+        [one] if one.to_str().is_some_and(|one| one.starts_with("--config=")) => {
+            Ok(one.to_str().and_then(|one| one.strip_prefix("--config=")).map(PathBuf::from))
+        }
+        _ => Err(Failed::Usage("on sockets that were handed over, --config FILE is the only argument")),
+    }
+}
+
+/// One request of plain CGI. What is wrong with the configuration goes to the web server's log, a short 500 to the
+/// visitor.
+pub fn cgi() -> ExitCode {
+    let arrived = std::time::Instant::now();
+    let answered = configured(None).and_then(|config| {
+        let icons = icons(&config)?;
+        let directory = shared_directory(&config);
+        runtime()?.block_on(async {
+            let request = cgi::request(Instant::from_std(arrived));
+            let (site, sessions) = Site::open(config, icons, directory, Life::Single);
+            let response = site.answer(&request).await;
+            if let Err(error) = cgi::write_response(&response) {
+                log::info!("the web server took no answer: {error}");
+            }
+            drop(site);
+            sessions.closed().await;
+            Ok(())
+        })
+    });
+    if answered.is_err() {
+        // Whoever asked may have gone; the log is told in any case.
+        let _ = cgi::write_response(&broken());
+    }
+    exit_code(answered)
+}
+
+fn broken() -> Response {
+    let body = b"webpresence is not set up: the web server's log says what is wrong\n".to_vec();
+    let headers = vec![
+        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+        ("Content-Length", body.len().to_string()),
+        ("Cache-Control", "no-store".to_owned()),
+        ("X-Content-Type-Options", "nosniff".to_owned()),
+    ];
+    Response { status: 500, headers, body }
+}
+
+/// The built-in icons and the admin's own.
+pub fn icons(config: &Config) -> Result<Icons, Failed> {
+    let Some(directory) = &config.images.directory else { return Ok(Icons::default()) };
+    let folder = Folder::load(directory).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Failed::Because(lines.join("\nwebpresence: "))
+    })?;
+    Ok(Icons::new(folder))
+}
+
+fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Life) -> Result<(), Failed> {
+    let icons = icons(&config)?;
+    let directory = shared_directory(&config);
+    let runtime = match life {
+        Life::Resident => {
+            let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS);
+            tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?
+        }
+        Life::Pooled | Life::Single => runtime()?,
+    };
+    runtime.block_on(async {
+        let signals = Signals::listen()?;
+        let (site, sessions) = Site::open(config, icons, directory, life);
+        let (current, site) = watch::channel(Arc::new(site));
+        let (stop, stopped) = watch::channel(false);
+        let manager = ready::Manager::from_env();
+        let answer = move |request: Request| {
+            let site = site.borrow().clone();
+            async move { site.answer(&request).await }
+        };
+        let mut reloaded = Reloaded { file, life, current, sessions: vec![sessions] };
+        let serving = tokio::spawn(gateway::serve(listeners, Limits::default(), answer, stopped));
+        manager.ready();
+        let signalled = signals.run(stop, || {
+            manager.reloading();
+            reloaded.reload();
+            manager.ready();
+        });
+        signalled.await;
+        manager.stopping();
+        let served = serving.await.map_err(|error| Failed::Because(error.to_string()))?;
+        reloaded.close().await;
+        Ok(served?)
+    })
+}
+
+/// The site that answers now, and what is left of those before it.
+struct Reloaded {
+    file: Option<PathBuf>,
+    life: Life,
+    current: watch::Sender<Arc<Site>>,
+    sessions: Vec<Sessions>,
+}
+
+impl Reloaded {
+    /// Reads the configuration again, all but where the log goes; what is broken is told, and the old one goes on.
+    fn reload(&mut self) {
+        let loaded = load(self.file.as_deref(), &Environment::from_process()).map_err(Failed::Config);
+        let loaded = loaded.and_then(|config| icons(&config).map(|icons| (config, icons)));
+        match loaded {
+            Ok((config, icons)) => {
+                let directory = shared_directory(&config);
+                let (site, sessions) = Site::open(config, icons, directory, self.life);
+                self.current.send_replace(Arc::new(site));
+                self.sessions.retain(|old| !old.are_closed());
+                self.sessions.push(sessions);
+                log::info!("the configuration was read again");
+            }
+            Err(failed) => log::error!("the old configuration stays: {failed}"),
+        }
+    }
+
+    async fn close(self) {
+        drop(self.current);
+        for sessions in self.sessions {
+            if timeout(GOODBYE, sessions.closed()).await.is_err() {
+                log::warn!("a session did not close in time");
+            }
+        }
+    }
+}

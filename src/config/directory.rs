@@ -1,0 +1,89 @@
+//! The folder where processes share what they know. It is made when missing, and used only if it belongs to the user
+//! we run as and nobody else can write there; what is kept in it is for the cache.
+
+use std::fmt;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, Mode, OFlags};
+
+/// Makes the folder and its missing parents (0700), checks that it is ours, and closes it to others. The descriptor
+/// that is checked is the one that is changed, so that nothing can be exchanged in between.
+///
+/// # Errors
+/// Why there is no such folder, in one line for the log. The caller goes on in memory only.
+pub fn open(directory: Option<&Path>, uid: u32) -> Result<PathBuf, Unusable> {
+    let path = directory.ok_or(Unusable::Nowhere)?;
+    let because = |why| Unusable::Because(path.to_owned(), why);
+    let failed = |e: rustix::io::Errno| because(Why::Failed(e.kind()));
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| because(Why::NotMade(e.kind())))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => because(Why::NotADirectory),
+        e => failed(e),
+    })?;
+    close_to_others(folder.as_fd(), uid).map_err(because)?;
+    rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
+    Ok(path.to_owned())
+}
+
+fn close_to_others(folder: impl AsFd, uid: u32) -> Result<(), Why> {
+    let stat = rustix::fs::fstat(&folder).map_err(|e| Why::Failed(e.kind()))?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if stat.st_uid != uid {
+        return Err(Why::Foreign { owner: stat.st_uid, uid });
+    }
+    // What others could write may already be a trap; what they could only read is simply closed (systemd makes 0755).
+    if mode.intersects(Mode::WGRP | Mode::WOTH) {
+        return Err(Why::Writable { mode: mode.bits() });
+    }
+    if mode.intersects(Mode::RWXG | Mode::RWXO) {
+        rustix::fs::fchmod(&folder, Mode::RWXU).map_err(|e| Why::Failed(e.kind()))?;
+    }
+    Ok(())
+}
+
+/// Why nothing can be shared between processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// None was configured, and none of the usual places is ours.
+    Nowhere,
+    Because(PathBuf, Why),
+}
+
+/// What is wrong with a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    NotMade(io::ErrorKind),
+    /// Or a symbolic link, which is not followed.
+    NotADirectory,
+    Foreign {
+        owner: u32,
+        uid: u32,
+    },
+    Writable {
+        mode: u32,
+    },
+    Failed(io::ErrorKind),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, why) = match self {
+            Unusable::Nowhere => return f.write_str("no directory for the cache belongs to this user"),
+            Unusable::Because(path, why) => (path.display(), why),
+        };
+        match why {
+            Why::NotMade(kind) => write!(f, "{path} cannot be made: {kind}"),
+            Why::NotADirectory => write!(f, "{path} is not a directory (links are not followed)"),
+            Why::Foreign { owner, uid } => write!(f, "{path} belongs to user {owner}, not to user {uid}"),
+            Why::Writable { mode } => write!(f, "others may write in {path} (mode {mode:04o})"),
+            Why::Failed(kind) => write!(f, "{path} cannot be used: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for Unusable {}

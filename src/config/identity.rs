@@ -1,0 +1,236 @@
+//! The sections `[xmpp]` and `[access]` → the identities that ask, with the rules between their keys: which password,
+//! what may go unencrypted, how long a session stays, whose presence may be asked for.
+
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::keys::{Key, Kind, Section, key};
+use super::problem::Fault;
+use super::reader::{Claimed, Given, Reader, Reported};
+use super::sections::{Block, Sections};
+use super::values;
+use super::{CacheSettings, DomainPattern, Host, Identity, Secret, Security, ServerKind, Visibility};
+use crate::presence::Rule;
+
+/// The default of `linger`, in seconds.
+const LINGER: u64 = 90;
+/// How much longer than an answer's life the session stays open where nothing is configured, in seconds.
+const LINGER_BEYOND: u64 = 50;
+
+/// What `linger` can say.
+#[derive(Clone, Copy)]
+enum Linger {
+    Always,
+    Seconds(u64),
+}
+
+impl Reader {
+    pub fn identities(&mut self, read: &mut Sections, cache: &CacheSettings) -> Vec<Identity> {
+        let is_xmpp = |block: &Block| block.section == Section::Xmpp;
+        let (xmpp, rest) = std::mem::take(&mut read.blocks).into_iter().partition::<Vec<_>, _>(is_xmpp);
+        read.blocks = rest;
+        if xmpp.is_empty() {
+            self.report.add(None, "", "", Fault::NoIdentity);
+        }
+        let mut identities = Vec::new();
+        for block in &xmpp {
+            let access = read.take(Section::Access, &block.name);
+            identities.extend(self.identity(block, &access, cache));
+        }
+        for orphan in read.blocks.iter().filter(|block| block.section == Section::Access) {
+            self.report.add(orphan.line, &orphan.header(), "", Fault::NoSuchIdentity);
+            self.access(orphan, None);
+        }
+        identities
+    }
+
+    fn identity(&mut self, xmpp: &Block, access: &Block, cache: &CacheSettings) -> Option<Identity> {
+        let jid = self.jid(xmpp);
+        let password = self.password(xmpp);
+        let host = self.value(xmpp, const { key(Section::Xmpp, "host") }, values::host);
+        let port = self.number(xmpp, const { key(Section::Xmpp, "port") });
+        let security = self.choice(xmpp, const { key(Section::Xmpp, "security") });
+        let ca_file = self.claimed_path(xmpp, const { key(Section::Xmpp, "ca_file") }, Claimed::Readable);
+        let verify = self.or_default(xmpp, const { key(Section::Xmpp, "verify") }, values::yes_no);
+        let timeout = self.number_or_default(xmpp, const { key(Section::Xmpp, "timeout") });
+        let linger = self.linger(xmpp);
+        let server = self.choice_or_default(xmpp, const { key(Section::Xmpp, "server") });
+        let rule = self.choice_or_default(xmpp, const { key(Section::Xmpp, "resource") });
+        self.choice_or_default(xmpp, const { key(Section::Xmpp, "tls") });
+        let (visibility, domains) = self.access(access, jid.as_ref());
+
+        let jid = jid?;
+        let is_component = jid.node().is_none();
+        self.check_host(xmpp, is_component, &host, &port);
+        let security = self.security(xmpp, is_component, &host, security);
+        let linger = self.linger_of(xmpp, is_component, linger, cache);
+        Some(Identity {
+            name: xmpp.name.clone(),
+            jid,
+            password: password?,
+            host: host.ok().flatten(),
+            // The table's range is that of u16.
+            port: port.ok().flatten().and_then(|port| u16::try_from(port).ok()),
+            security,
+            ca_file,
+            verify,
+            timeout: Duration::from_secs(timeout),
+            linger,
+            server: server_kind(server),
+            rule: if rule == "highest-priority" { Rule::HighestPriority } else { Rule::MostAvailable },
+            visibility,
+            domains,
+        })
+    }
+
+    fn jid(&mut self, xmpp: &Block) -> Option<BareJid> {
+        const JID: &Key = key(Section::Xmpp, "jid");
+        let given = self.value(xmpp, JID, values::jid);
+        if let Ok(None) = given {
+            self.problem(xmpp, JID, Fault::Missing { allowed: JID.kind.to_string() });
+        }
+        given.ok().flatten()
+    }
+
+    /// The password, empty as long as it is still in its file.
+    fn password(&mut self, xmpp: &Block) -> Option<Secret> {
+        const PASSWORD: &Key = key(Section::Xmpp, "password");
+        const FILE: &Key = key(Section::Xmpp, "password_file");
+        let written = self.value(xmpp, PASSWORD, |text| Ok(Secret::new(text.to_owned())));
+        let file = self.path(xmpp, FILE);
+        match (written, file) {
+            (Ok(None), Ok(None)) => {
+                let allowed = "password or password_file".to_owned();
+                self.problem(xmpp, PASSWORD, Fault::Missing { allowed });
+                None
+            }
+            (Ok(Some(_)), Ok(Some(_))) => {
+                self.refuse(xmpp, FILE, "stands beside password", "one of the two");
+                None
+            }
+            (Ok(Some(password)), _) => Some(password),
+            (_, Ok(Some(path))) => {
+                self.claim(xmpp, FILE, &path, Claimed::Password);
+                Some(Secret::new(String::new()))
+            }
+            (_, _) => None,
+        }
+    }
+
+    fn check_host(&mut self, xmpp: &Block, is_component: bool, host: &Given<Host>, port: &Given<u64>) {
+        let Ok(Some(Host::Unix(_))) = host else {
+            return;
+        };
+        if !is_component {
+            const HOST: &Key = key(Section::Xmpp, "host");
+            self.refuse(xmpp, HOST, "a Unix socket is for components only", "a host name or an IP address");
+        }
+        if let Ok(Some(_)) = port {
+            const PORT: &Key = key(Section::Xmpp, "port");
+            self.refuse(xmpp, PORT, "a Unix socket has no port", "port beside a host name or an IP address");
+        }
+    }
+
+    /// How the connection is encrypted: a password may cross a network in clear only if the admin says so himself.
+    fn security(&mut self, xmpp: &Block, is_component: bool, host: &Given<Host>, written: Given<&str>) -> Security {
+        const SECURITY: &Key = key(Section::Xmpp, "security");
+        let (Ok(host), Ok(written)) = (host, written) else {
+            return Security::StartTls;
+        };
+        // Without a host a component connects to this machine, an account to wherever DNS says.
+        let is_near = host.as_ref().map_or(is_component, values::is_loopback);
+        match (is_component, written) {
+            (true, None) if is_near => Security::None,
+            (true, None) => {
+                let allowed = "direct, or none on purpose, for a component on another machine".to_owned();
+                self.problem(xmpp, SECURITY, Fault::Missing { allowed });
+                Security::None
+            }
+            (true, Some("starttls")) => {
+                self.refuse(xmpp, SECURITY, "a component has no starttls", "direct, none");
+                Security::None
+            }
+            (false, Some("none")) if !is_near => {
+                let why = "an account goes without encryption only to a host on this machine";
+                self.refuse(xmpp, SECURITY, why, "starttls, direct");
+                Security::None
+            }
+            (_, Some("none")) => Security::None,
+            (_, Some("direct")) => Security::Direct,
+            (_, _) => Security::StartTls,
+        }
+    }
+
+    fn linger(&mut self, xmpp: &Block) -> Given<Linger> {
+        const LINGER: &Key = key(Section::Xmpp, "linger");
+        let Kind::NumberOr { word, min, max, .. } = LINGER.kind else {
+            unreachable!("the table says that linger is a number or a word");
+        };
+        self.value(xmpp, LINGER, |text| {
+            if text == word { Ok(Linger::Always) } else { values::number(text, min, max).map(Linger::Seconds) }
+        })
+    }
+
+    /// A session that closes before its answers grow old would be opened for every question.
+    fn linger_of(
+        &mut self,
+        xmpp: &Block,
+        is_component: bool,
+        linger: Given<Linger>,
+        cache: &CacheSettings,
+    ) -> Option<Duration> {
+        const KEY: &Key = key(Section::Xmpp, "linger");
+        let (ttl, refresh) = (cache.ttl.as_secs(), cache.refresh.as_secs());
+        let by_default = LINGER.max(ttl + refresh + LINGER_BEYOND);
+        match linger {
+            Ok(Some(Linger::Always)) if is_component => None,
+            Ok(Some(Linger::Always)) => {
+                self.refuse(xmpp, KEY, "always is for components only", "0 to 86400 seconds");
+                None
+            }
+            Ok(Some(Linger::Seconds(n))) if n > 0 && n <= ttl + refresh => {
+                self.problem(xmpp, KEY, Fault::LingerTooShort { ttl, refresh });
+                None
+            }
+            Ok(Some(Linger::Seconds(n))) => Some(Duration::from_secs(n)),
+            Ok(None) | Err(Reported) => Some(Duration::from_secs(by_default)),
+        }
+    }
+
+    fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> (Visibility, Vec<DomainPattern>) {
+        const DOMAINS: &Key = key(Section::Access, "domains");
+        let visibility = match self.choice_or_default(access, const { key(Section::Access, "visibility") }) {
+            "anyone" => Visibility::Anyone,
+            _ => Visibility::Subscribers,
+        };
+        let domains = match (self.value(access, DOMAINS, values::domains), jid) {
+            (Ok(Some(domains)), _) => domains,
+            (Ok(None), Some(jid)) => match home_domain(jid) {
+                Some(home) => vec![DomainPattern::Exactly(home.to_owned()), DomainPattern::Below(home.to_owned())],
+                None => {
+                    self.problem(access, DOMAINS, Fault::Missing { allowed: DOMAINS.kind.to_string() });
+                    Vec::new()
+                }
+            },
+            (_, _) => Vec::new(),
+        };
+        (visibility, domains)
+    }
+}
+
+fn server_kind(word: &str) -> Option<ServerKind> {
+    match word {
+        "prosody" => Some(ServerKind::Prosody),
+        "ejabberd" => Some(ServerKind::Ejabberd),
+        "openfire" => Some(ServerKind::Openfire),
+        "other" => Some(ServerKind::Other),
+        _ => None,
+    }
+}
+
+/// An account's own domain; for a component what follows its first dot, where there is a dot.
+fn home_domain(jid: &BareJid) -> Option<&str> {
+    let domain = jid.domain().as_str();
+    if jid.node().is_some() { Some(domain) } else { domain.split_once('.').map(|(_, rest)| rest) }
+}

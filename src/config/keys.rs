@@ -1,0 +1,355 @@
+//! The one table of what may stand in `webpresence.ini`: section, key, kind of value, what applies without it, and
+//! what it means. The parser reads ranges and defaults from here, error messages their allowed values, and the
+//! reference its rows, so that none of them can disagree. Adding a key is adding a row, and a line where it is read.
+
+use std::fmt;
+
+use Absent::{Otherwise, Required, Value};
+use Section::{Access, Cache, Images, Log, Text, Xmpp};
+
+/// Every key there is, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    row(
+        Xmpp,
+        "jid",
+        Kind::Jid,
+        Required("presence.example.com"),
+        "The address that asks. A domain connects as an external component (XEP-0114), user@domain logs in as an \
+         ordinary account.",
+    ),
+    row(
+        Xmpp,
+        "password",
+        Kind::Secret,
+        Required("change me"),
+        "The component's secret or the account's password, exactly as it stands up to the end of the line: quotes, \
+         # and ; belong to it. With it in this file, only its owner and group may be allowed to read the file. It \
+         goes without where password_file is there.",
+    ),
+    row(
+        Xmpp,
+        "password_file",
+        Kind::File,
+        Otherwise { says: "none", sample: "password" },
+        "Instead of password: a file that holds nothing but it. One line end at its end is not part of it.",
+    ),
+    row(
+        Xmpp,
+        "host",
+        Kind::Host,
+        Otherwise { says: "127.0.0.1 for a component, DNS for an account", sample: "127.0.0.1" },
+        "Where the XMPP server is. Without it an account's server is found by DNS SRV (RFC 6120, XEP-0368), then by \
+         the domain itself. A Unix socket is for components only.",
+    ),
+    row(
+        Xmpp,
+        "port",
+        Kind::Number { min: 1, max: 65_535, unit: "" },
+        Otherwise { says: "5347 for a component, DNS or 5222 (direct: 5223) for an account", sample: "5347" },
+        "The TCP port there.",
+    ),
+    row(
+        Xmpp,
+        "security",
+        Kind::Choice(&["starttls", "direct", "none"]),
+        Otherwise { says: "none for a component on this machine, starttls for an account", sample: "direct" },
+        "How the connection is encrypted. An account goes without only to this machine. A component has no starttls; \
+         one that connects to another machine must say direct or, on purpose, none.",
+    ),
+    row(Xmpp, "tls", Kind::Choice(&["rustls"]), Value("rustls"), "The TLS library."),
+    row(
+        Xmpp,
+        "ca_file",
+        Kind::File,
+        Otherwise { says: "the certificates the system trusts", sample: "ca.pem" },
+        "Certificates (PEM) to trust instead of the system's.",
+    ),
+    row(
+        Xmpp,
+        "verify",
+        Kind::YesNo,
+        Value("yes"),
+        "Whether the server's certificate is checked. Without the check anybody on the way can read the password.",
+    ),
+    row(
+        Xmpp,
+        "timeout",
+        Kind::Number { min: 1, max: 60, unit: " seconds" },
+        Value("5"),
+        "How long a visitor waits for an answer at most, whatever the XMPP server does.",
+    ),
+    row(
+        Xmpp,
+        "linger",
+        Kind::NumberOr { word: "always", min: 0, max: 86_400, unit: " seconds" },
+        Otherwise { says: "90, or ttl + refresh + 50 where that is more", sample: "90" },
+        "How long the XMPP session stays open after the last question: 0, or longer than ttl + refresh of [cache]. \
+         always is for components.",
+    ),
+    row(
+        Xmpp,
+        "server",
+        Kind::Choice(&["auto", "prosody", "ejabberd", "openfire", "other"]),
+        Value("auto"),
+        "The server's software, since what its silence means differs. auto asks it once.",
+    ),
+    row(
+        Xmpp,
+        "resource",
+        Kind::Choice(&["most-available", "highest-priority"]),
+        Value("most-available"),
+        "Which of several clients speaks for a person.",
+    ),
+    row(
+        Access,
+        "visibility",
+        Kind::Choice(&["subscribers", "anyone"]),
+        Value("subscribers"),
+        "Who may see people who have agreed: anyone is every visitor. subscribers, for those who have a subscription to the person, answers forbidden for everybody as long as there is no way to prove one.",
+    ),
+    row(
+        Access,
+        "domains",
+        Kind::Domains,
+        Otherwise {
+            says: "an account's own domain, or what follows the first dot of a component's, and everything below",
+            sample: "example.com, *.example.com",
+        },
+        "Whose presence may be asked for: names, and *.name for everything below one. The first plain name is home.",
+    ),
+    row(
+        Cache,
+        "ttl",
+        Kind::Number { min: 1, max: 86_400, unit: " seconds" },
+        Value("30"),
+        "How long an answer counts as fresh.",
+    ),
+    row(
+        Cache,
+        "refresh",
+        Kind::Number { min: 0, max: 86_400, unit: " seconds" },
+        Value("10"),
+        "How much longer it is still told while a new one is fetched.",
+    ),
+    row(
+        Cache,
+        "stale",
+        Kind::Number { min: 0, max: 604_800, unit: " seconds" },
+        Value("300"),
+        "How old an answer may be while the XMPP server cannot be asked.",
+    ),
+    row(
+        Cache,
+        "entries",
+        Kind::Number { min: 10, max: 10_000_000, unit: "" },
+        Value("10000"),
+        "How many people are remembered. Refusals have a tenth of that of their own.",
+    ),
+    row(
+        Cache,
+        "directory",
+        Kind::Folder,
+        Otherwise {
+            says: "$STATE_DIRECTORY, else /var/lib/webpresence where it is ours, else ~/.cache/webpresence, else \
+             memory",
+            sample: "/var/lib/webpresence",
+        },
+        "Where processes share what they know. Made when missing, ours alone (0700), never below /tmp, /var/tmp or \
+         /dev/shm.",
+    ),
+    row(
+        Images,
+        "directory",
+        Kind::Folder,
+        Otherwise { says: "the built-in pictures", sample: "icons" },
+        "A folder with pictures of your own, which win over the built-in ones.",
+    ),
+    row(Images, "theme", Kind::Choice(THEMES), Value("default"), "The icon set where a page names none."),
+    row(
+        Images,
+        "redirect_hosts",
+        Kind::Hosts,
+        Otherwise { says: "any", sample: "www.example.com" },
+        "The hosts that images and the addresses of single states may redirect to.",
+    ),
+    word("available", "Available", "The word for somebody who is there."),
+    word("chat", "Free for chat", "The word for somebody who would like to talk."),
+    word("away", "Away", "The word for somebody who is away."),
+    word("xa", "Extended away", "The word for somebody who is away for long."),
+    word("dnd", "Do not disturb", "The word for somebody who is busy."),
+    word("unavailable", "Unavailable", "The word for somebody who is offline."),
+    word("forbidden", "Forbidden", "The word for somebody whose presence is not told."),
+    word("unknown", "Unknown", "The word for when the XMPP server cannot be asked."),
+    row(
+        Log,
+        "level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace", "off"]),
+        Value("warn"),
+        "How much is logged.",
+    ),
+    row(
+        Log,
+        "target",
+        Kind::LogTarget,
+        Value("stderr"),
+        "Where it goes: syslog is standard error with the priorities that journald reads.",
+    ),
+];
+
+/// The icon sets that are built in.
+pub const THEMES: &[&str] = &["default"];
+
+/// One key of one section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    pub section: Section,
+    pub name: &'static str,
+    pub kind: Kind,
+    pub absent: Absent,
+    /// One or two sentences for the reference.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    /// True where `key.LANG` is a key, too.
+    pub fn takes_language(&self) -> bool {
+        self.kind == Kind::Word
+    }
+}
+
+/// A section of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Section {
+    Xmpp,
+    Access,
+    Cache,
+    Images,
+    Text,
+    Log,
+}
+
+impl Section {
+    pub const ALL: [Section; 6] = [Xmpp, Access, Cache, Images, Text, Log];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Xmpp => "xmpp",
+            Access => "access",
+            Cache => "cache",
+            Images => "images",
+            Text => "text",
+            Log => "log",
+        }
+    }
+
+    /// True where `[section NAME]` may stand for a further identity.
+    pub fn is_per_identity(self) -> bool {
+        matches!(self, Xmpp | Access)
+    }
+
+    /// One sentence for the reference.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Xmpp => "The identity that asks. A further one is a section `[xmpp NAME]`.",
+            Access => "Whose presence is told to whom. `[access NAME]` belongs to `[xmpp NAME]`.",
+            Cache => "How old an answer may be, and where answers are kept.",
+            Images => "Pictures and redirects to pictures.",
+            Text => "The words for the states, for all languages; `unavailable.de` is for one.",
+            Log => "What is written down about the work.",
+        }
+    }
+
+    pub fn keys(self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |key| key.section == self)
+    }
+}
+
+/// What a value looks like. Prints as the allowed values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Jid,
+    Secret,
+    File,
+    Folder,
+    Host,
+    Hosts,
+    Domains,
+    Choice(&'static [&'static str]),
+    YesNo,
+    /// A whole number; the unit starts with its space, or is empty.
+    Number {
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
+    /// The word, or a whole number.
+    NumberOr {
+        word: &'static str,
+        min: u64,
+        max: u64,
+        unit: &'static str,
+    },
+    Word,
+    LogTarget,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Jid => f.write_str("a domain (component) or user@domain (account), without a resource"),
+            Kind::Secret => f.write_str("any text in one line"),
+            Kind::File => f.write_str("the path of a file (a relative one starts at the folder of webpresence.ini)"),
+            Kind::Folder => {
+                f.write_str("the path of a directory (a relative one starts at the folder of webpresence.ini)")
+            }
+            Kind::Host => f.write_str("a host name, an IP address, or unix:/PATH"),
+            Kind::Hosts => f.write_str("host names or IP addresses, separated by commas or spaces"),
+            Kind::Domains => f.write_str("names and *.name, separated by commas or spaces, at least one plain name"),
+            Kind::Choice(words) => f.write_str(&words.join(", ")),
+            Kind::YesNo => f.write_str("yes, no"),
+            Kind::Number { min, max, unit } => write!(f, "{min} to {max}{unit}"),
+            Kind::NumberOr { word, min, max, unit } => write!(f, "{word}, {min} to {max}{unit}"),
+            Kind::Word => f.write_str("1 to 200 characters in one line"),
+            Kind::LogTarget => f.write_str("stderr, syslog, or the absolute path of a file"),
+        }
+    }
+}
+
+/// What applies where a key is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It must be written; for example so.
+    Required(&'static str),
+    /// As if this were written.
+    Value(&'static str),
+    /// What no value can say; and an example of what could be written.
+    Otherwise { says: &'static str, sample: &'static str },
+}
+
+/// The row of a key, looked up while compiling: a key without a row does not build.
+pub(super) const fn key(section: Section, name: &str) -> &'static Key {
+    let mut i = 0;
+    while i < KEYS.len() {
+        if KEYS[i].section as u8 == section as u8 && same(KEYS[i].name.as_bytes(), name.as_bytes()) {
+            return &KEYS[i];
+        }
+        i += 1;
+    }
+    panic!("the table has no such key");
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+const fn row(section: Section, name: &'static str, kind: Kind, absent: Absent, meaning: &'static str) -> Key {
+    Key { section, name, kind, absent, meaning }
+}
+
+const fn word(name: &'static str, built_in: &'static str, meaning: &'static str) -> Key {
+    row(Text, name, Kind::Word, Otherwise { says: built_in, sample: built_in }, meaning)
+}

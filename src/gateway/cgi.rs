@@ -1,0 +1,264 @@
+//! CGI (RFC 3875): one request from the process's environment and standard input, and the bytes of an answer, which
+//! FastCGI sends too. Nothing here panics on a variable that is not UTF-8, and nothing is written to stderr: mini_httpd
+//! puts that into the page.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+
+use tokio::time::Instant;
+
+use super::{MAX_BODY_BYTES, MAX_PARAMS_BYTES};
+use crate::web::request::{Excess, Request};
+use crate::web::response::Response;
+
+/// How much of a body that is too long is read all the same, so that the web server finds somebody listening while it
+/// writes. All of them live with a program that stops reading; most log a line about it.
+const MAX_DRAINED_BYTES: u64 = 1024 * 1024;
+
+/// The environment variables that describe a request: RFC 3875 (4.1), what Apache, nginx and lighttpd add to it, and
+/// the one our own snippets set. The rest of the environment is the process's own (fcgiwrap hands down all of its own).
+const NAMES: [&str; 13] = [
+    "AUTH_TYPE",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "DOCUMENT_ROOT",
+    "DOCUMENT_URI",
+    "GATEWAY_INTERFACE",
+    "HTTPS",
+    "PATH_INFO",
+    "PATH_TRANSLATED",
+    "QUERY_STRING",
+    "SCRIPT_FILENAME",
+    "SCRIPT_NAME",
+    "WEBPRESENCE_AUTH",
+];
+const PREFIXES: [&str; 6] = ["HTTP_", "REDIRECT_", "REMOTE_", "REQUEST_", "SERVER_", "SSL_"];
+
+/// The request this process was started for. Blocks while the web server sends the body of a POST.
+pub fn request(now: Instant) -> Request {
+    read_request(std::env::vars_os(), &mut io::stdin().lock(), now)
+}
+
+/// As [`request`], from any environment and input.
+pub fn read_request(
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    stdin: &mut impl Read,
+    now: Instant,
+) -> Request {
+    let mut request = Request { vars: HashMap::new(), body: Vec::new(), excess: None, arrived: now };
+    let mut size = 0;
+    for (name, value) in environment {
+        let Ok(name) = name.into_string() else { continue };
+        if !describes_request(&name) {
+            continue;
+        }
+        let value = value.into_vec();
+        size += name.len() + value.len();
+        if size > MAX_PARAMS_BYTES {
+            return Request { vars: HashMap::new(), excess: Some(Excess::Params), ..request };
+        }
+        request.vars.insert(name, value);
+    }
+    if request.var("REQUEST_METHOD") == Some(b"POST") {
+        read_body(&mut request, stdin);
+    }
+    request
+}
+
+/// Writes an answer to standard output in one write.
+pub fn write_response(response: &Response) -> io::Result<()> {
+    // `Stdout` would cut the bytes at their last line feed into two writes.
+    let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    stdout.write_all(&serialise(response))
+}
+
+/// An answer as a CGI program writes it (RFC 3875, 6): `Status`, the headers, an empty line, the body.
+pub fn serialise(response: &Response) -> Vec<u8> {
+    let mut head = format!("Status: {}", response.status);
+    if let Some(reason) = reason(response.status) {
+        head.push(' ');
+        head.push_str(reason);
+    }
+    head.push_str("\r\n");
+    for (name, value) in &response.headers {
+        head.push_str(name);
+        head.push_str(": ");
+        // The last line of defence: whatever the value is made of, it cannot end its line.
+        head.extend(value.chars().filter(|c| !c.is_control()));
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(&response.body);
+    bytes
+}
+
+/// RFC 9110, 15; for 429 RFC 6585. Web servers take a status without its phrase, people like to read it.
+fn reason(status: u16) -> Option<&'static str> {
+    Some(match status {
+        200 => "OK",
+        204 => "No Content",
+        302 => "Found",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        413 => "Content Too Large",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => return None,
+    })
+}
+
+fn describes_request(name: &str) -> bool {
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Reads what CONTENT_LENGTH announces (RFC 3875, 4.2). A length that is no number announces nothing. A body that
+/// ends early is dropped: cut short, a form may name somebody else.
+fn read_body(request: &mut Request, stdin: &mut impl Read) {
+    let length = request.var("CONTENT_LENGTH").and_then(|value| str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
+    let Some(length) = length else { return };
+    if length > MAX_BODY_BYTES as u64 {
+        request.excess = Some(Excess::Body);
+        // Whether there was so much to drain changes nothing for the answer.
+        let _ = io::copy(&mut stdin.take(length.min(MAX_DRAINED_BYTES)), &mut io::sink());
+        return;
+    }
+    let mut body = vec![0; length as usize];
+    if stdin.read_exact(&mut body).is_ok() {
+        request.body = body;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(vars: &[(&[u8], &[u8])]) -> impl Iterator<Item = (OsString, OsString)> {
+        let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        vars.iter().map(|(name, value)| (os(name), os(value))).collect::<Vec<_>>().into_iter()
+    }
+
+    fn read(vars: &[(&[u8], &[u8])], mut stdin: &[u8]) -> (Request, usize) {
+        let request = read_request(environment(vars), &mut stdin, Instant::now());
+        (request, stdin.len())
+    }
+
+    #[test]
+    fn the_environment_is_bytes_and_only_the_requests_variables_count() {
+        let (request, _) = read(
+            &[
+                (b"REQUEST_METHOD", b"GET"),
+                (b"QUERY_STRING", b"jid=\xff"),
+                (b"HTTP_X_\xff", b"dropped"),
+                (b"HTTP_USER_AGENT", b"\xc3\x28"),
+                (b"WEBPRESENCE_AUTH", b"1"),
+                (b"WEBPRESENCE_CONFIG", b"/somewhere"),
+                (b"PATH", b"/bin"),
+                (b"\xff", b""),
+            ],
+            b"",
+        );
+        let mut vars: Vec<_> = request.vars.into_iter().collect();
+        vars.sort();
+        let expected: [(&str, &[u8]); 4] = [
+            ("HTTP_USER_AGENT", b"\xc3\x28"),
+            ("QUERY_STRING", b"jid=\xff"),
+            ("REQUEST_METHOD", b"GET"),
+            ("WEBPRESENCE_AUTH", b"1"),
+        ];
+        assert_eq!(vars, expected.map(|(name, value)| (name.to_owned(), value.to_vec())));
+        assert_eq!(request.excess, None);
+    }
+
+    #[test]
+    fn params_limit_counts_on_both_sides() {
+        let value = vec![b'v'; MAX_PARAMS_BYTES - "HTTP_X".len() + 1];
+        let elsewhere = [b'v'; MAX_PARAMS_BYTES];
+        let (within, _) = read(&[(b"HTTP_X", &value[1..]), (b"LS_COLORS", &elsewhere)], b"");
+        assert_eq!((within.vars.len(), within.excess), (1, None));
+        let (over, _) = read(&[(b"QUERY_STRING", b""), (b"HTTP_X", &value)], b"");
+        assert_eq!((over.vars.len(), over.excess), (0, Some(Excess::Params)));
+    }
+
+    #[test]
+    fn the_body_of_a_post_is_read_up_to_its_content_length() {
+        let stdin = b"jid=a&more";
+        let table = [
+            ("POST", &b"5"[..], "jid=a"),
+            ("POST", b" 5 ", "jid=a"),
+            ("POST", b"0", ""),
+            ("POST", b"", ""),
+            ("POST", b"five", ""),
+            ("POST", b"-5", ""),
+            ("POST", b"5\xff", ""),
+            ("POST", b"99999999999999999999999999", ""),
+            ("GET", b"5", ""),
+            ("PUT", b"5", ""),
+        ];
+        for (method, length, body) in table {
+            let (request, unread) = read(&[(b"REQUEST_METHOD", method.as_bytes()), (b"CONTENT_LENGTH", length)], stdin);
+            let found = (&request.body[..], stdin.len() - unread, request.excess);
+            assert_eq!(found, (body.as_bytes(), body.len(), None), "{method} {}", length.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_early_is_no_body() {
+        let (request, _) = read(&[(b"REQUEST_METHOD", b"POST"), (b"CONTENT_LENGTH", b"11")], b"jid=a&more");
+        assert_eq!((request.body.len(), request.excess), (0, None));
+    }
+
+    #[test]
+    fn body_limit_counts_on_both_sides_and_what_is_over_is_drained() {
+        let stdin = vec![b'b'; 2 * MAX_DRAINED_BYTES as usize];
+        let table = [
+            ("16384", MAX_BODY_BYTES, MAX_BODY_BYTES, None),
+            ("16385", 0, 16385, Some(Excess::Body)),
+            ("2000000", 0, MAX_DRAINED_BYTES as usize, Some(Excess::Body)),
+            ("18446744073709551615", 0, MAX_DRAINED_BYTES as usize, Some(Excess::Body)),
+        ];
+        for (length, body, drained, excess) in table {
+            let vars: [(&[u8], &[u8]); 2] = [(b"REQUEST_METHOD", b"POST"), (b"CONTENT_LENGTH", length.as_bytes())];
+            let (request, unread) = read(&vars, &stdin);
+            let found = (request.body.len(), stdin.len() - unread, request.excess);
+            assert_eq!(found, (body, drained, excess), "{length}");
+        }
+    }
+
+    #[test]
+    fn answers_open_with_their_status() {
+        let statuses = [
+            (200, "200 OK"),
+            (204, "204 No Content"),
+            (302, "302 Found"),
+            (304, "304 Not Modified"),
+            (400, "400 Bad Request"),
+            (403, "403 Forbidden"),
+            (405, "405 Method Not Allowed"),
+            (503, "503 Service Unavailable"),
+            (299, "299"),
+        ];
+        for (status, expected) in statuses {
+            let response =
+                Response { status, headers: vec![("Content-Length", "3".to_owned())], body: b"a\n\xff".into() };
+            let expected = [b"Status: ", expected.as_bytes(), b"\r\nContent-Length: 3\r\n\r\na\n\xff"].concat();
+            assert_eq!(serialise(&response).escape_ascii().to_string(), expected.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn no_header_can_end_its_line() {
+        let value = "a\r\nSet-Cookie: b\n\u{85}\0c".to_owned();
+        let response = Response { status: 200, headers: vec![("Location", value)], body: Vec::new() };
+        let bytes = serialise(&response);
+        assert_eq!(bytes.escape_ascii().to_string(), r"Status: 200 OK\r\nLocation: aSet-Cookie: bc\r\n\r\n");
+    }
+}

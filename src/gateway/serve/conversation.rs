@@ -1,0 +1,187 @@
+//! One connection from a web server: reads, lets several requests be answered at once, writes each answer in one
+//! write. The meaning of the bytes is the record layer's.
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+use std::io;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::stream::Stream;
+use super::{Limits, stopped};
+use crate::gateway::cgi;
+use crate::gateway::records::{Connection, Event, Received};
+use crate::web::request::Request;
+use crate::web::response::Response;
+
+/// Read at once. A request of a browser is 1-4 KiB.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How long a stop waits for the request for which a new connection was opened.
+const FIRST_TIME: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for a request on a kept connection: a busy web server has sent one already.
+const KEPT_TIME: Duration = Duration::from_millis(50);
+
+/// A connection and the answers that are being made for it.
+pub struct Conversation<A> {
+    stream: Stream,
+    limits: Limits,
+    answer: A,
+    records: Connection,
+    /// Answers in the making: the request's id and the bytes for FCGI_STDOUT. Dropped with the connection.
+    answers: JoinSet<(u16, Vec<u8>)>,
+    /// Which of `answers` is still wanted for a request. After an abort the same id may already mean another request.
+    wanted: HashMap<u16, AbortHandle>,
+    /// An answer has gone out: if nothing follows, the connection is kept for later.
+    served: bool,
+}
+
+/// Nothing of ours is under way on this connection that could get lost, or nobody is there to get it.
+struct Gone;
+
+impl<A, F> Conversation<A>
+where
+    A: Fn(Request) -> F,
+    F: Future<Output = Response> + Send + 'static,
+{
+    pub fn new(stream: Stream, limits: Limits, answer: A) -> Conversation<A> {
+        let records = Connection::new(limits.connections, Instant::now());
+        Conversation { stream, limits, answer, records, answers: JoinSet::new(), wanted: HashMap::new(), served: false }
+    }
+
+    /// Until either side closes. `crowd` asks one connection that is kept and idle to make room.
+    pub async fn run(mut self, crowd: &Notify, stop: watch::Receiver<bool>) {
+        let ended = self.converse(crowd, stop).await;
+        // What nobody will read is dropped before the connection's place is given to another.
+        self.answers.shutdown().await;
+        if ended.is_ok() {
+            self.stream.close().await;
+        }
+    }
+
+    /// Ok when the last answer has just been sent.
+    async fn converse(&mut self, crowd: &Notify, mut stop: watch::Receiver<bool>) -> Result<(), Gone> {
+        let mut stopping = false;
+        while !self.records.is_finished() {
+            // Never one that is new: its request may be under way.
+            let can_make_room = self.served && self.records.is_idle();
+            let begun = self.records.incomplete_since();
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop), if !stopping => {
+                    stopping = true;
+                    if self.records.is_idle() {
+                        // What is on its way counts as in hand.
+                        let last_chance = if self.served { KEPT_TIME } else { FIRST_TIME };
+                        let _ = timeout(last_chance, self.stream.readable()).await;
+                    }
+                    self.read().await?;
+                    if self.records.is_idle() {
+                        return Err(Gone);
+                    }
+                    self.records.finish();
+                }
+                Some(done) = self.answers.join_next_with_id() => self.send_answer(done).await?,
+                begun = overdue(begun, self.limits.request_time) => {
+                    let given_up = self.records.expire(begun);
+                    self.act(given_up).await?;
+                }
+                readable = self.stream.readable() => {
+                    readable.map_err(|_| Gone)?;
+                    self.read().await?;
+                }
+                () = crowd.notified(), if can_make_room => return Err(Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in what is there now, if anything is.
+    async fn read(&mut self) -> Result<(), Gone> {
+        match self.receive()? {
+            Some(received) => self.act(received).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Apart from [`read`](Conversation::read) so that the buffer is not part of a waiting task.
+    fn receive(&mut self) -> Result<Option<Received>, Gone> {
+        let mut buffer = [0; READ_BYTES];
+        match self.stream.try_read(&mut buffer) {
+            Ok(0) => Err(Gone),
+            Ok(len) => Ok(Some(self.records.receive(&buffer[..len], Instant::now()))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(_) => Err(Gone),
+        }
+    }
+
+    async fn act(&mut self, received: Received) -> Result<(), Gone> {
+        let mut broken = false;
+        for event in received.events {
+            match event {
+                Event::Request { id, request } => self.start_answer(id, request),
+                Event::Aborted { id } => self.drop_answer(id),
+                Event::Broken(violation) => {
+                    log::warn!("closing a connection that does not speak FastCGI properly: {violation:?}");
+                    broken = true;
+                }
+            }
+        }
+        self.send(&received.send).await?;
+        if broken { Err(Gone) } else { Ok(()) }
+    }
+
+    fn start_answer(&mut self, id: u16, request: Request) {
+        let answer = (self.answer)(request);
+        let task = self.answers.spawn(async move { (id, cgi::serialise(&answer.await)) });
+        self.wanted.insert(id, task);
+    }
+
+    fn drop_answer(&mut self, id: u16) {
+        if let Some(task) = self.wanted.remove(&id) {
+            task.abort();
+        }
+    }
+
+    async fn send_answer(&mut self, done: Result<(Id, (u16, Vec<u8>)), JoinError>) -> Result<(), Gone> {
+        let (task, (id, stdout)) = match done {
+            Ok(done) => done,
+            Err(error) if error.is_cancelled() => return Ok(()),
+            Err(error) => {
+                log::error!("an answer failed: {error}");
+                return Err(Gone);
+            }
+        };
+        if self.wanted.get(&id).is_none_or(|wanted| wanted.id() != task) {
+            return Ok(());
+        }
+        self.wanted.remove(&id);
+        self.served = true;
+        match self.records.respond(id, &stdout) {
+            Some(bytes) => self.send(&bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One write. While it waits nothing is read: a web server that sends without taking what it is sent is held back.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match timeout(self.limits.write_time, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Gone),
+        }
+    }
+}
+
+/// Waits until what began at `begun` has taken too long and says when it began; for ever if nothing has begun.
+async fn overdue(begun: Option<Instant>, allowed: Duration) -> Instant {
+    let Some(begun) = begun else { return pending().await };
+    sleep_until(begun + allowed).await;
+    begun
+}

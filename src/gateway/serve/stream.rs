@@ -1,0 +1,71 @@
+//! An accepted connection, Unix or TCP.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// How long a connection that we close may take to be closed from the other side too.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// A stream of bytes. It is waited on without a buffer: idle connections cost next to nothing.
+#[derive(Debug)]
+pub enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    /// Without Nagle's delay, which costs an answer 40 ms.
+    pub fn tcp(stream: TcpStream) -> io::Result<Stream> {
+        stream.set_nodelay(true)?;
+        Ok(Stream::Tcp(stream))
+    }
+
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Stream::Unix(stream) => stream.readable().await,
+            Stream::Tcp(stream) => stream.readable().await,
+        }
+    }
+
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.try_read(buffer),
+            Stream::Tcp(stream) => stream.try_read(buffer),
+        }
+    }
+
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Unix(stream) => stream.write_all(bytes).await,
+            Stream::Tcp(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// Closes so that the last answer arrives: a socket closed while something lies unread in it (an empty FCGI_STDIN
+    /// sent twice) resets the connection, and TCP then throws away what was under way.
+    pub async fn close(mut self) {
+        let shut = match &mut self {
+            Stream::Unix(stream) => stream.shutdown().await,
+            Stream::Tcp(stream) => stream.shutdown().await,
+        };
+        if shut.is_ok() {
+            // Closed in time or not, now it is over.
+            let _ = timeout(CLOSE_TIME, self.drain()).await;
+        }
+    }
+
+    async fn drain(&self) -> io::Result<()> {
+        loop {
+            self.readable().await?;
+            match self.try_read(&mut [0; 1024]) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! From an identity to bytes on a socket: DNS, TCP or a Unix socket, TLS. What the bytes mean is the session's.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use domain::resolv::stub::conf::ResolvConf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+use super::steps::{Stage, Steps};
+use super::{Failure, dns, tls};
+use crate::config::{Host, Identity, Security};
+
+/// What an XMPP stream runs over.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
+
+/// An open connection.
+pub struct Channel {
+    socket: Box<dyn Socket>,
+    /// The TCP socket beneath, for its options.
+    tcp: Option<OwnedFd>,
+}
+
+impl Channel {
+    /// Connects as `identity` is configured to, with TLS where it is direct.
+    pub async fn open(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
+        let direct = identity.security == Security::Direct;
+        let (channel, name) = match identity.endpoint() {
+            Some((Host::Unix(path), _)) => {
+                let unreachable = |error: std::io::Error| unreachable(&path.display().to_string(), &error.to_string());
+                let socket = timeout_at(deadline, UnixStream::connect(&path)).await;
+                let socket = socket.map_err(|_| Failure::Silent)?.map_err(unreachable)?;
+                (Channel { socket: Box::new(socket), tcp: None }, String::new())
+            }
+            _ => Channel::open_tcp(identity, deadline, steps).await?,
+        };
+        steps.passed(Stage::Connected);
+        if direct { channel.secure(identity, &name, deadline, steps).await } else { Ok(channel) }
+    }
+
+    /// Returns the host too: the name a component's server proves by TLS.
+    async fn open_tcp(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<(Channel, String), Failure> {
+        let targets = targets(identity, deadline).await?;
+        let mut failure = unreachable(identity.jid.domain().as_str(), "no host to try");
+        for (host, port) in targets {
+            let addresses = match timeout_at(deadline, lookup_host((host.as_str(), port))).await {
+                Err(_) => return Err(Failure::Silent),
+                Ok(Err(error)) => {
+                    failure = unreachable(&host, &error.to_string());
+                    continue;
+                }
+                Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+            };
+            steps.passed(Stage::Resolved { host: host.clone(), port });
+            for (tried, address) in addresses.iter().enumerate() {
+                // Each address its share of the time, so that a dead one leaves some for the next.
+                let now = Instant::now();
+                let share = deadline.saturating_duration_since(now) / (addresses.len() - tried) as u32;
+                match timeout_at(now + share, TcpStream::connect(address)).await {
+                    Ok(Ok(socket)) => return Ok((Channel::over_tcp(socket), host)),
+                    Ok(Err(error)) => failure = unreachable(&address.to_string(), &error.to_string()),
+                    Err(_) => failure = unreachable(&address.to_string(), "no answer"),
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    fn over_tcp(socket: TcpStream) -> Channel {
+        // Every write is a whole turn of the conversation: waiting for more of it only costs time.
+        if let Err(error) = socket.set_nodelay(true) {
+            log::debug!("TCP_NODELAY: {error}");
+        }
+        Channel { tcp: socket.as_fd().try_clone_to_owned().ok(), socket: Box::new(socket) }
+    }
+
+    /// Goes on over TLS. `host` is the name that counts for a component; an account's server proves the domain.
+    pub async fn secure(
+        self,
+        identity: &Identity,
+        host: &str,
+        deadline: Instant,
+        steps: &Steps,
+    ) -> Result<Channel, Failure> {
+        let name = if identity.is_component() { host.to_owned() } else { domain(identity) };
+        let direct = identity.security == Security::Direct;
+        let secured = timeout_at(deadline, tls::secure(identity, &name, direct, self.socket)).await;
+        let stream = secured.map_err(|_| Failure::Silent)??;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        steps.passed(Stage::Secured { certificate: certificate.map(|der| der.to_vec()) });
+        Ok(Channel { socket: Box::new(stream), tcp: self.tcp })
+    }
+
+    /// Reads what is there, at least a byte; 0 at the end. Safe to drop half-way.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // COMPAT: Prosody's TLS writes meet Nagle and our delayed ACK, which costs 40 ms a turn; the kernel forgets
+        // the option after a while.
+        if let Some(tcp) = &self.tcp
+            && let Err(error) = rustix::net::sockopt::set_tcp_quickack(tcp, true)
+        {
+            log::trace!("TCP_QUICKACK: {error}");
+        }
+        self.socket.read(buffer).await
+    }
+
+    /// Writes all of it.
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes).await?;
+        self.socket.flush().await
+    }
+
+    /// Ends our side.
+    pub async fn shutdown(&mut self) -> std::io::Result<()> {
+        self.socket.shutdown().await
+    }
+}
+
+async fn targets(identity: &Identity, deadline: Instant) -> Result<Vec<dns::Target>, Failure> {
+    if let Some((Host::Name(name), port)) = identity.endpoint() {
+        return Ok(vec![(ascii(&name), port)]);
+    }
+    let domain = domain(identity);
+    let direct = identity.security == Security::Direct;
+    let (service, port) = if direct { ("_xmpps-client._tcp", 5223) } else { ("_xmpp-client._tcp", 5222) };
+    let found = dns::targets(ResolvConf::default(), service, &domain, port);
+    // A name server that says nothing leaves half of the time: the system may know the host without it.
+    let now = Instant::now();
+    match timeout_at(now + deadline.saturating_duration_since(now) / 2, found).await {
+        Err(_) => Ok(vec![(domain, port)]),
+        Ok(Some(targets)) => Ok(targets),
+        Ok(None) => Err(unreachable(&domain, "its DNS says that there is no XMPP service for clients")),
+    }
+}
+
+/// The account's domain, as DNS and certificates spell it.
+fn domain(identity: &Identity) -> String {
+    ascii(identity.jid.domain().as_str())
+}
+
+/// An international name in its ASCII form (RFC 5890), which is what DNS knows.
+fn ascii(name: &str) -> String {
+    url::Host::parse(name).map_or_else(|_| name.to_owned(), |host| host.to_string())
+}
+
+fn unreachable(to: &str, reason: &str) -> Failure {
+    Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_spelled_as_dns_does() {
+        for (name, expected) in [
+            ("example.com", "example.com"),
+            ("b\u{fc}cher.example", "xn--bcher-kva.example"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("no host", "no host"),
+        ] {
+            assert_eq!(ascii(name), expected);
+        }
+    }
+}

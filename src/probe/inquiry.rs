@@ -1,0 +1,557 @@
+//! One question about one JID: what has come in for it, when that is enough, and what it means. Servers differ in what
+//! they leave unsaid, so the rules are a table of evidence; nothing here touches the stream, and the time is an argument.
+//!
+//! A presence beats everything else. Prosody and Openfire send every presence before the pong, so there the pong ends
+//! the wait; elsewhere a grace follows it that each presence restarts. What silence means then depends on the server.
+
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::time::Instant;
+use xmpp_parsers::disco::DiscoInfoResult;
+use xmpp_parsers::minidom::Element;
+
+use super::stanza::{Condition, made_by_server};
+use super::{Answer, Failure, Why};
+use crate::config::ServerKind;
+use crate::presence::{Presence, Resource, Rule, State, Texts};
+
+/// How long presences may come in after everything else has, on servers that do not keep the order.
+pub const GRACE: Duration = Duration::from_millis(200);
+/// How long an IQ answer is waited for once there is a sign of life. COMPAT: one ejabberd drops every IQ of a
+/// component while mod_privilege is on.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An IQ of ours and what became of it.
+#[derive(Debug, Default, PartialEq)]
+pub enum Reply<T> {
+    #[default]
+    NotAsked,
+    Awaited,
+    Result(T),
+    Error(Condition),
+}
+
+impl<T> Reply<T> {
+    fn is_awaited(&self) -> bool {
+        matches!(self, Reply::Awaited)
+    }
+
+    fn is_result(&self) -> bool {
+        matches!(self, Reply::Result(_))
+    }
+
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Reply::Error(Condition::Unreachable))
+    }
+
+    /// Takes the outcome of an IQ, unless it was answered already.
+    fn take(&mut self, outcome: Result<T, Condition>) {
+        if self.is_awaited() {
+            *self = outcome.map_or_else(Reply::Error, Reply::Result);
+        }
+    }
+}
+
+/// What `jabber:iq:last` said (XEP-0012).
+#[derive(Debug, PartialEq)]
+pub struct Last {
+    text: String,
+}
+
+/// Which of the IQs sent along with the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Ping to the target's domain.
+    Ping,
+    /// Ping to our own server: proof that it is alive while the target is silent.
+    Home,
+    Last,
+    Info,
+}
+
+/// What is known from elsewhere when an inquiry is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// The software of the target's server; `None` while its answer is awaited.
+    pub kind: Option<ServerKind>,
+    /// This person is known to have consented.
+    pub consented: bool,
+    pub rule: Rule,
+    pub now: Instant,
+}
+
+/// A question under way.
+#[derive(Debug)]
+pub struct Inquiry {
+    pub jid: BareJid,
+    /// The target's host belongs to our own server, so "cannot be reached" means that it is not running.
+    own_host: bool,
+    /// The answer must be out by then.
+    until: Instant,
+    resources: Vec<Resource>,
+    offline: Option<Texts>,
+    refused: bool,
+    /// We have asked for consent, nobody has answered, and so nobody was probed.
+    pending: bool,
+    error: Option<Condition>,
+    pub ping: Reply<()>,
+    pub home: Reply<()>,
+    pub last: Reply<Last>,
+    /// The result holds whether the target is something else than a person's account.
+    pub info: Reply<bool>,
+    /// When the last piece of evidence came in.
+    heard: Option<Instant>,
+    /// When the first sign of life came in.
+    alive: Option<Instant>,
+}
+
+impl Inquiry {
+    pub fn new(jid: BareJid, own_host: bool, until: Instant) -> Inquiry {
+        Inquiry {
+            jid,
+            own_host,
+            until,
+            resources: Vec::new(),
+            offline: None,
+            refused: false,
+            pending: false,
+            error: None,
+            ping: Reply::NotAsked,
+            home: Reply::NotAsked,
+            last: Reply::NotAsked,
+            info: Reply::NotAsked,
+            heard: None,
+            alive: None,
+        }
+    }
+
+    /// A person has an account somewhere; everything else (component, server) is a host.
+    pub fn is_person(&self) -> bool {
+        self.jid.node().is_some()
+    }
+
+    pub fn available(&mut self, resource: Resource, now: Instant) {
+        self.sign(now);
+        self.resources.retain(|known| known.name != resource.name);
+        self.resources.push(resource);
+    }
+
+    /// `name` is the resource that left, empty for the bare JID.
+    pub fn unavailable(&mut self, name: &str, texts: Texts, now: Instant) {
+        self.sign(now);
+        let before = self.resources.len();
+        self.resources.retain(|known| known.name != name);
+        if name.is_empty() || self.resources.len() < before {
+            self.offline = Some(texts);
+        }
+    }
+
+    /// Whether the question went out without a probe.
+    pub fn set_pending(&mut self, pending: bool) {
+        self.pending = pending;
+    }
+
+    /// Only a person has a roster to refuse by; many a component says this to everybody.
+    pub fn unsubscribed(&mut self, now: Instant) {
+        self.sign(now);
+        self.refused |= self.is_person();
+    }
+
+    pub fn presence_error(&mut self, condition: Condition, now: Instant) {
+        self.sign(now);
+        self.error = Some(condition);
+        self.refused |= condition == Condition::Forbidden && self.is_person();
+    }
+
+    /// An IQ of ours came back.
+    pub fn reply(&mut self, slot: Slot, outcome: Result<Option<&Element>, Condition>, now: Instant) {
+        self.sign(now);
+        match slot {
+            Slot::Ping => self.ping.take(outcome.map(drop)),
+            Slot::Home => self.home.take(outcome.map(drop)),
+            Slot::Last => self.last.take(outcome.map(last)),
+            Slot::Info => self.info.take(outcome.map(|payload| payload.is_some_and(is_service))),
+        }
+    }
+
+    fn sign(&mut self, now: Instant) {
+        self.heard = Some(now);
+        self.alive.get_or_insert(now);
+    }
+
+    /// XEP-0030 was answered, which servers do only for those who have consent.
+    pub fn is_answered_by_info(&self) -> bool {
+        self.info.is_result()
+    }
+
+    /// Its time is over.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now >= self.until
+    }
+
+    /// True once the server itself has shown that this person lets us see him.
+    pub fn proves_consent(&self) -> bool {
+        self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())
+    }
+
+    /// The answer, or when to judge again.
+    pub fn verdict(&self, here: Circumstances) -> Result<Result<Answer, Failure>, Instant> {
+        if self.refused && self.resources.is_empty() {
+            return Ok(Ok(self.answer(Presence::bare(State::Forbidden), Why::Refused)));
+        }
+        let wait = self.wait(here);
+        if here.now < wait {
+            return Err(wait);
+        }
+        let judged = if self.is_person() { self.judge_person(here) } else { self.judge_host(here) };
+        match judged {
+            // Nobody is given up for silent before the deadline.
+            Err(Failure::Silent) if here.now < self.until => Err(self.until),
+            judged => Ok(judged),
+        }
+    }
+
+    /// Until when more evidence is worth waiting for.
+    fn wait(&self, here: Circumstances) -> Instant {
+        let awaited = self.last.is_awaited() || self.info.is_awaited() || self.ping.is_awaited();
+        let home = self.home.is_awaited() && !self.is_person();
+        let settled = !awaited && !home && here.kind.is_some();
+        let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
+        let wait = match (self.heard, self.alive) {
+            (Some(_), Some(alive)) if self.unreachable() => alive,
+            (Some(heard), Some(_)) if settled && ordered => heard,
+            (Some(heard), Some(_)) if settled => heard + GRACE,
+            // The pong of our own server says nothing about the target.
+            (Some(heard), Some(alive)) if self.target_spoke() => (alive + PATIENCE).max(heard + GRACE),
+            _ => self.until,
+        };
+        wait.min(self.until)
+    }
+
+    /// Anything came in that only the target or its server can have sent. A host's refused probe may be the word of
+    /// our own server, and is no reason to give up on the host.
+    fn target_spoke(&self) -> bool {
+        let presence = !self.resources.is_empty() || self.offline.is_some();
+        match self.is_person() {
+            // The pong alone says nothing about a person: the other answers may only be slow.
+            true => presence || self.error.is_some(),
+            false => presence || self.ping.is_result() || self.info.is_result(),
+        }
+    }
+
+    /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
+    /// have no XEP-0199.
+    fn server_spoke(&self) -> bool {
+        matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable()
+    }
+
+    fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
+        if let Some(best) = Presence::best(&self.resources, here.rule) {
+            return Ok(self.answer(best, Why::Present));
+        }
+        if let Some(texts) = &self.offline {
+            let texts = if texts.is_empty() { self.last_words() } else { texts.clone() };
+            return Ok(self.answer(Presence::offline(texts), Why::SaidOffline));
+        }
+        if self.unreachable() {
+            return self.not_reached();
+        }
+        if self.info == Reply::Result(true) {
+            return Ok(self.answer(Presence::bare(State::Available), Why::Service));
+        }
+        if self.last.is_result() {
+            return Ok(self.answer(Presence::offline(self.last_words()), Why::LastActivity));
+        }
+        self.judge_silence(here)
+    }
+
+    fn judge_silence(&self, here: Circumstances) -> Result<Answer, Failure> {
+        let no = |why| Ok(self.answer(Presence::bare(State::Forbidden), why));
+        let kind = here.kind.unwrap_or(ServerKind::Other);
+        let offline = || Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)));
+        match kind {
+            _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
+            _ if !self.server_spoke() => Err(Failure::Silent),
+            _ if self.pending => no(Why::Pending),
+            // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
+            ServerKind::Openfire => offline(),
+            _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),
+            ServerKind::Prosody => no(Why::Silence(kind)),
+            _ if here.consented => offline(),
+            _ => no(Why::Silence(kind)),
+        }
+    }
+
+    /// A host needs nobody's consent: any result means that it is there, and its silence that it is not.
+    fn judge_host(&self, here: Circumstances) -> Result<Answer, Failure> {
+        if let Some(best) = Presence::best(&self.resources, here.rule) {
+            return Ok(self.answer(best, Why::Service));
+        }
+        if self.ping.is_result() || self.info.is_result() {
+            return Ok(self.answer(Presence::bare(State::Available), Why::Service));
+        }
+        if self.unreachable() {
+            return self.not_reached();
+        }
+        if self.info == Reply::Error(Condition::NotFound) {
+            return Ok(self.answer(Presence::bare(State::Forbidden), Why::NotFound));
+        }
+        if self.alive.is_none() {
+            return Err(Failure::Silent);
+        }
+        Ok(self.answer(Presence::offline(Texts::default()), Why::NotRunning))
+    }
+
+    fn unreachable(&self) -> bool {
+        let iqs = self.ping.is_unreachable() || self.info.is_unreachable() || self.last.is_unreachable();
+        self.error == Some(Condition::Unreachable) || iqs
+    }
+
+    fn not_reached(&self) -> Result<Answer, Failure> {
+        match self.own_host {
+            true => Ok(self.answer(Presence::offline(Texts::default()), Why::NotRunning)),
+            false => Err(Failure::RemoteUnreachable),
+        }
+    }
+
+    fn last_words(&self) -> Texts {
+        let mut texts = Texts::default();
+        if let Reply::Result(last) = &self.last
+            && !made_by_server(&last.text)
+        {
+            texts.insert("", &last.text);
+        }
+        texts
+    }
+
+    fn answer(&self, presence: Presence, why: Why) -> Answer {
+        Answer { presence, why, resources: self.resources.clone() }
+    }
+}
+
+fn last(payload: Option<&Element>) -> Last {
+    Last { text: payload.map(Element::text).unwrap_or_default() }
+}
+
+/// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
+fn is_service(payload: &Element) -> bool {
+    let info = DiscoInfoResult::try_from(payload.clone());
+    info.is_ok_and(|info| !info.identities.is_empty() && info.identities.iter().all(|i| i.category != "account"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::ns;
+
+    const UNTIL_MS: u64 = 5000;
+
+    /// One piece of evidence.
+    #[derive(Clone, Debug)]
+    enum Came {
+        Presence(&'static str, State),
+        Gone(&'static str, &'static str),
+        Unsubscribed,
+        Error(Condition),
+        Pong,
+        NoPong(Condition),
+        Home,
+        Last(&'static str),
+        NoLast(Condition),
+        Info(&'static str),
+        NoInfo(Condition),
+    }
+    use Came::*;
+
+    fn info(category: &str) -> Element {
+        let text = format!(
+            "<query xmlns='http://jabber.org/protocol/disco#info'><identity category='{category}' type='x'/></query>"
+        );
+        text.parse().expect("XML")
+    }
+
+    fn texts(text: &str) -> Texts {
+        let mut texts = Texts::default();
+        texts.insert("", text);
+        texts
+    }
+
+    impl Came {
+        fn tell(self, inquiry: &mut Inquiry, now: Instant) {
+            match self {
+                Presence(name, state) => {
+                    let resource = Resource { name: name.into(), state, priority: 0, texts: texts(name), stamp: None };
+                    inquiry.available(resource, now);
+                }
+                Gone(name, text) => inquiry.unavailable(name, texts(text), now),
+                Unsubscribed => inquiry.unsubscribed(now),
+                Error(condition) => inquiry.presence_error(condition, now),
+                Pong => inquiry.reply(Slot::Ping, Ok(None), now),
+                NoPong(condition) => inquiry.reply(Slot::Ping, Err(condition), now),
+                Home => inquiry.reply(Slot::Home, Ok(None), now),
+                Last(text) => {
+                    let mut query = Element::bare("query", ns::LAST);
+                    query.append_text(text);
+                    inquiry.reply(Slot::Last, Ok(Some(&query)), now);
+                }
+                NoLast(condition) => inquiry.reply(Slot::Last, Err(condition), now),
+                Info(category) => inquiry.reply(Slot::Info, Ok(Some(&info(category))), now),
+                NoInfo(condition) => inquiry.reply(Slot::Info, Err(condition), now),
+            }
+        }
+    }
+
+    /// What an inquiry comes to: state, text, when in ms after the last evidence; or the failure.
+    type Outcome = Result<(State, String, u64), Failure>;
+
+    fn judge(jid: &str, kind: Option<ServerKind>, consented: bool, evidence: &[Came]) -> Outcome {
+        let start = Instant::now();
+        let until = start + Duration::from_millis(UNTIL_MS);
+        let jid = BareJid::new(jid).expect("a bare JID");
+        let mut inquiry = Inquiry::new(jid, true, until);
+        (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
+        match inquiry.is_person() {
+            true => inquiry.last = Reply::Awaited,
+            false => inquiry.home = Reply::Awaited,
+        }
+        evidence.iter().cloned().for_each(|came| came.tell(&mut inquiry, start));
+        let mut now = start;
+        loop {
+            match inquiry.verdict(Circumstances { kind, consented, rule: Rule::MostAvailable, now }) {
+                Ok(outcome) => {
+                    let after = (now - start).as_millis() as u64;
+                    return outcome.map(|answer| {
+                        let text = answer.presence.texts.choose(&[]).unwrap_or("").to_owned();
+                        (answer.presence.state, text, after)
+                    });
+                }
+                Err(later) => {
+                    assert!(later > now && later <= until, "an inquiry waits for something, and not for ever");
+                    now = later;
+                }
+            }
+        }
+    }
+
+    /// Evidence from the servers as it was measured, and what it must come to.
+    #[test]
+    fn persons_by_server() {
+        use ServerKind::{Ejabberd, Openfire, Other, Prosody};
+        use State::*;
+        let no = Condition::Forbidden;
+        let nothing = Condition::Other;
+        let all_no = [NoLast(no), NoInfo(nothing), Pong];
+        for (kind, evidence, state, text, after_ms) in [
+            (Prosody, vec![Presence("r", Away), NoLast(nothing), Info("account"), Pong], Away, "r", 0),
+            (Prosody, vec![Gone("", ""), Last("bye"), Info("account"), Pong], Offline, "bye", 0),
+            (Prosody, vec![Gone("", "gone"), Last("bye"), Info("account"), Pong], Offline, "gone", 0),
+            (Prosody, vec![Gone("", ""), Last("Disconnected: closed"), Info("account"), Pong], Offline, "", 0),
+            (Prosody, all_no.to_vec(), Forbidden, "", 0),
+            (Prosody, vec![NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 0),
+            (Prosody, vec![Unsubscribed], Forbidden, "", 0),
+            (
+                Prosody,
+                vec![NoInfo(nothing), Error(nothing), NoLast(nothing), Info("conference"), Pong],
+                Forbidden,
+                "",
+                0,
+            ),
+            (Prosody, vec![Error(nothing), NoLast(nothing), Info("conference"), Pong], Available, "", 0),
+            (Ejabberd, vec![Pong, Last(""), Info("account"), Presence("r", Chat)], Chat, "r", 200),
+            (Ejabberd, vec![Pong, Last("see you"), Info("account")], Offline, "see you", 200),
+            (Ejabberd, vec![Pong, Last(""), Info("account")], Offline, "", 200),
+            (Ejabberd, vec![Pong, Last("Stream reset by peer"), Info("account")], Offline, "", 200),
+            (Ejabberd, all_no.to_vec(), Forbidden, "", 200),
+            (Ejabberd, vec![NoLast(nothing), Info("conference"), Pong], Available, "", 200),
+            (Ejabberd, vec![NoLast(nothing), NoInfo(Condition::NotFound), Pong], Forbidden, "", 200),
+            (Openfire, all_no.to_vec(), Offline, "", 0),
+            (Openfire, vec![Presence("r", Dnd), NoLast(no), NoInfo(nothing), Pong], Dnd, "r", 0),
+            (Openfire, vec![Error(no)], Forbidden, "", 0),
+            (Other, vec![NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 200),
+            (Other, vec![Error(Condition::Unreachable)], Offline, "", 0),
+            (Other, vec![Error(Condition::NotFound), NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 200),
+        ] {
+            let outcome = judge("bob@example.com", Some(kind), false, &evidence);
+            assert_eq!(outcome, Ok((state, text.into(), after_ms)), "{kind:?} {evidence:?}");
+        }
+    }
+
+    #[test]
+    fn silence_is_offline_only_where_consent_is_known() {
+        let silent = [NoLast(Condition::Other), NoInfo(Condition::Other), Pong];
+        let kind = Some(ServerKind::Ejabberd);
+        assert_eq!(judge("bob@example.com", kind, true, &silent), Ok((State::Offline, String::new(), 200)));
+        assert_eq!(judge("bob@example.com", kind, false, &silent), Ok((State::Forbidden, String::new(), 200)));
+        let kind = Some(ServerKind::Prosody);
+        assert_eq!(judge("bob@example.com", kind, true, &silent), Ok((State::Forbidden, String::new(), 0)));
+    }
+
+    #[test]
+    fn any_presence_beats_any_last_activity() {
+        let evidence = [Last("gone home"), Info("account"), Pong, Presence("r", State::Xa)];
+        let outcome = judge("bob@example.com", Some(ServerKind::Ejabberd), false, &evidence);
+        assert_eq!(outcome, Ok((State::Xa, "r".into(), 200)));
+    }
+
+    #[test]
+    fn a_resource_that_leaves_while_we_listen_leaves_the_others() {
+        let rest = [Last(""), Info("account"), Pong];
+        let kind = Some(ServerKind::Ejabberd);
+        let one = [&[Presence("a", State::Chat), Presence("b", State::Dnd), Gone("a", "bye")], &rest[..]].concat();
+        assert_eq!(judge("bob@example.com", kind, false, &one), Ok((State::Dnd, "b".into(), 200)));
+        let none = [&[Presence("a", State::Chat), Gone("a", "bye")], &rest[..]].concat();
+        assert_eq!(judge("bob@example.com", kind, false, &none), Ok((State::Offline, "bye".into(), 200)));
+        let stranger =
+            [&[Gone("x", "bye")], &[NoLast(Condition::Forbidden), NoInfo(Condition::Other), Pong][..]].concat();
+        assert_eq!(judge("bob@example.com", kind, false, &stranger), Ok((State::Forbidden, String::new(), 200)));
+    }
+
+    #[test]
+    fn iqs_that_never_come_do_not_hold_a_presence_up() {
+        let presence = [Presence("r", State::Away)];
+        let outcome = judge("bob@example.com", Some(ServerKind::Ejabberd), false, &presence);
+        assert_eq!(outcome, Ok((State::Away, "r".into(), 1000)));
+        let outcome = judge("bob@example.com", None, false, &presence);
+        assert_eq!(outcome, Ok((State::Away, "r".into(), 1000)), "the server never said what it is");
+        let only_pong = judge("bob@example.com", Some(ServerKind::Prosody), false, &[Pong]);
+        assert_eq!(only_pong, Ok((State::Forbidden, String::new(), UNTIL_MS)), "the other answers may only be slow");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_not_a_person_offline() {
+        assert_eq!(judge("bob@example.com", Some(ServerKind::Prosody), true, &[]), Err(Failure::Silent));
+        assert_eq!(judge("gateway.example.com", Some(ServerKind::Other), true, &[]), Err(Failure::Silent));
+    }
+
+    #[test]
+    fn hosts() {
+        use State::*;
+        let (nothing, unknown) = (Condition::Other, Condition::NotFound);
+        for (evidence, state, after_ms) in [
+            (vec![Presence("", Available), Info("server"), Pong, Home], Available, 0),
+            (vec![Info("server"), Pong, Home], Available, 0),
+            (vec![Error(unknown), Info("conference"), NoPong(nothing), Home], Available, 0),
+            (vec![Error(Condition::Unreachable)], Offline, 0),
+            (vec![NoPong(Condition::Unreachable), NoInfo(Condition::Unreachable), Home], Offline, 0),
+            (vec![NoPong(unknown), NoInfo(unknown), Home], Forbidden, 0),
+            (vec![Home], Offline, UNTIL_MS),
+            (vec![Info("gateway"), Home], Available, 1000),
+            (vec![Unsubscribed, Info("component"), Pong, Home], Available, 0),
+            (vec![Error(Condition::Forbidden), Info("component"), Pong, Home], Available, 0),
+        ] {
+            let outcome = judge("gateway.example.com", Some(ServerKind::Other), false, &evidence);
+            assert_eq!(outcome, Ok((state, String::new(), after_ms)), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_remote_server_out_of_reach_is_not_somebody_offline() {
+        let now = Instant::now();
+        let jid = BareJid::new("bob@remote.example").expect("a bare JID");
+        let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+        inquiry.presence_error(Condition::Unreachable, now);
+        let here = Circumstances { kind: None, consented: true, rule: Rule::MostAvailable, now };
+        assert_eq!(inquiry.verdict(here), Ok(Err(Failure::RemoteUnreachable)));
+    }
+}

@@ -1,0 +1,141 @@
+//! The XMPP side.
+
+mod backoff;
+pub mod certificate;
+pub mod connect;
+pub mod dns;
+pub mod errands;
+pub mod facts;
+pub mod inquiry;
+pub mod lease;
+pub mod login;
+pub mod pending;
+pub mod prober;
+pub mod scram;
+pub mod session;
+pub mod stanza;
+pub mod steps;
+pub mod stream;
+pub mod tls;
+
+use std::fmt;
+
+use crate::config::ServerKind;
+use crate::presence::{Presence, Resource};
+use login::LoginFault;
+use stream::Fault;
+
+/// What was learned about one JID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// `forbidden` where we may not know; never `unknown`.
+    pub presence: Presence,
+    pub why: Why,
+    /// Every resource that answered, for the admin: the web shows one presence and no resource's name.
+    pub resources: Vec<Resource>,
+}
+
+/// What an answer rests on. Only the admin is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Presences came.
+    Present,
+    /// The server said that nobody is there.
+    SaidOffline,
+    /// Nobody is there, by XEP-0012.
+    LastActivity,
+    /// Nothing came, which means different things on different servers.
+    Silence(ServerKind),
+    /// The server said that we may not see this person.
+    Refused,
+    /// Our request for consent is out, and nobody has answered it.
+    Pending,
+    /// XEP-0012 said that we may not see this person, and no presence came.
+    NoConsent,
+    /// There is no such address.
+    NotFound,
+    /// A component, server or room that answered.
+    Service,
+    /// A component or server of ours that is not running.
+    NotRunning,
+}
+
+/// What became of a request for consent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// Given, now or before.
+    Given,
+    /// The request is out; the person has not answered yet.
+    Asked,
+    /// The person does not want it.
+    Refused,
+}
+
+/// Why nothing could be learned, by whose fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No connection: the name or address that was tried, and what the system said.
+    Unreachable { to: String, reason: String },
+    /// TLS could not be agreed on, or the certificate is not the server's.
+    Tls { host: String, reason: String },
+    /// The server does not offer TLS where it was wanted.
+    NoTls,
+    /// Bytes came in between `<proceed/>` and TLS: somebody is in the middle (RFC 6120, 5.4.3.3).
+    Injected,
+    /// The server refused our name or password: its condition.
+    LoginRefused(String),
+    /// Our side broke the login off.
+    Login(LoginFault),
+    /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
+    Conflict,
+    /// The server ended the stream: its condition, empty where it gave none.
+    StreamEnded(String),
+    /// What came in is not XMPP.
+    Stream(Fault),
+    /// The server did not do what the protocol wants next: what was awaited.
+    Unexpected(&'static str),
+    /// More came in than one session may cost.
+    Flood,
+    /// Nothing came until the deadline.
+    Silent,
+    /// Another process holds the session of this identity.
+    Busy,
+    /// The server of the person asked about cannot be reached from ours.
+    RemoteUnreachable,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unreachable { to, reason } => write!(f, "cannot connect to {to}: {reason}"),
+            Failure::Tls { host, reason } => write!(f, "TLS with {host} failed: {reason}"),
+            Failure::NoTls => f.write_str("the server does not offer TLS"),
+            Failure::Injected => f.write_str("bytes were injected before TLS began: somebody is in the middle"),
+            Failure::LoginRefused(condition) => write!(f, "the server refused the login: {condition}"),
+            Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
+            Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
+            Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),
+            Failure::StreamEnded(reason) => write!(f, "the server ended the session: {reason}"),
+            Failure::Stream(fault) => write!(f, "the server does not speak XMPP: {fault}"),
+            Failure::Unexpected(awaited) => write!(f, "the server did not send {awaited} where it had to"),
+            Failure::Flood => f.write_str("the server sent more than a session may cost"),
+            Failure::Silent => f.write_str("the server did not answer in time"),
+            Failure::Busy => f.write_str("another process on this machine holds the session"),
+            Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+        }
+    }
+}
+
+/// XML namespaces that more than one file here names.
+pub(crate) mod ns {
+    pub const CLIENT: &str = "jabber:client";
+    pub const COMPONENT: &str = "jabber:component:accept";
+    pub const STREAM: &str = "http://etherx.jabber.org/streams";
+    pub const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+    pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+    pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+    pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
+    pub const LAST: &str = "jabber:iq:last";
+    pub const DELAY: &str = "urn:xmpp:delay";
+    pub const OLD_DELAY: &str = "jabber:x:delay";
+}

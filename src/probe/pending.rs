@@ -1,0 +1,80 @@
+//! Requests for consent that nobody has answered yet, remembered as empty files where processes take turns. COMPAT:
+//! Prosody deletes such a request when we probe the person, who then never gets to see it; so nobody is probed while
+//! one is out.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jid::BareJid;
+
+use super::lease::file_name;
+
+/// See the module. Without a directory nothing is remembered.
+#[derive(Clone, Debug, Default)]
+pub struct Pending(Option<PathBuf>);
+
+impl Pending {
+    pub fn new(directory: Option<&Path>) -> Pending {
+        Pending(directory.map(Path::to_owned))
+    }
+
+    pub fn is_out(&self, identity: &BareJid, person: &BareJid) -> bool {
+        self.file(identity, person).is_some_and(|file| file.exists())
+    }
+
+    pub fn note(&self, identity: &BareJid, person: &BareJid) {
+        let Some(file) = self.file(identity, person) else { return };
+        if let Err(error) = File::create(&file) {
+            log::warn!("cannot remember that {person} was asked: {}: {error}", file.display());
+        }
+    }
+
+    /// The person has answered.
+    pub fn settle(&self, identity: &BareJid, person: &BareJid) {
+        let Some(file) = self.file(identity, person) else { return };
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => log::warn!("{}: {error}", file.display()),
+            _ => {}
+        }
+    }
+
+    fn file(&self, identity: &BareJid, person: &BareJid) -> Option<PathBuf> {
+        let name = format!("{}.asked.{}", file_name(identity), file_name(person));
+        // Longer names are no files; such a person is probed as everybody else.
+        self.0.as_ref().filter(|_| name.len() <= 255).map(|directory| directory.join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_out_until_it_is_settled() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let pending = Pending::new(Some(directory.path()));
+        let jid = |text: &str| BareJid::new(text).expect("a bare JID");
+        let (us, bob) = (jid("p.example.com"), jid("bob@example.com"));
+        pending.settle(&us, &bob);
+        assert!(!pending.is_out(&us, &bob));
+        pending.note(&us, &bob);
+        pending.note(&us, &bob);
+        assert!(pending.is_out(&us, &bob));
+        assert!(!pending.is_out(&us, &jid("bob@example.org")) && !pending.is_out(&bob, &us));
+        pending.settle(&us, &bob);
+        assert!(!pending.is_out(&us, &bob));
+    }
+
+    #[test]
+    fn without_a_place_or_with_a_name_too_long_nothing_is_out() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let us = BareJid::new("p.example.com").expect("a bare JID");
+        let long = BareJid::new(&format!("{}@example.com", "x".repeat(250))).expect("a bare JID");
+        for (pending, person) in [(Pending::default(), &us), (Pending::new(Some(directory.path())), &long)] {
+            pending.note(&us, person);
+            assert!(!pending.is_out(&us, person));
+            pending.settle(&us, person);
+        }
+    }
+}

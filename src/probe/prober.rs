@@ -1,0 +1,422 @@
+//! The task that holds an identity's session: it takes its turn among the processes of this machine, connects, carries
+//! every question that arrives while the session is open, lingers, and closes. What fails is not tried again at once.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use jid::BareJid;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::backoff::{ACCOUNT_REFUSED, Backoff, COMPONENT_REFUSED};
+use super::connect::Channel;
+use super::facts::Facts;
+use super::lease::Lease;
+use super::pending::Pending;
+use super::session::{Session, Step};
+use super::steps::{Stage, Steps};
+use super::{Answer, Consent, Failure, Why};
+use crate::config::Identity;
+
+/// What is left of a question's time for carrying its answer to the visitor.
+const MARGIN: Duration = Duration::from_millis(150);
+/// How often a lingering session looks whether another process wants its turn.
+const MAKE_ROOM: Duration = Duration::from_millis(100);
+/// How long a session may last, unless it lingers always.
+const SESSION_AGE: Duration = Duration::from_secs(600);
+/// How long the server may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Questions that may wait for the session; over it they are refused as if the server were silent.
+const QUEUE: usize = 1024;
+
+/// Nothing was learned, and when it is worth asking again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unasked {
+    pub failure: Failure,
+    pub retry_after: Duration,
+}
+
+/// A handle of one identity's task. When the last one is dropped, the task answers what is in hand, closes the session
+/// and ends.
+#[derive(Clone)]
+pub struct Prober {
+    errands: mpsc::Sender<Errand>,
+}
+
+/// How a prober behaves, beside what the identity says.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// Where the lease lies; without it this process cannot take turns with others.
+    pub directory: Option<PathBuf>,
+    /// How long the session stays open after the last answer; `None` is always.
+    pub linger: Option<Duration>,
+    pub steps: Steps,
+}
+
+struct Errand {
+    jid: BareJid,
+    deadline: Instant,
+    want: Want,
+}
+
+enum Want {
+    Presence(oneshot::Sender<Result<Answer, Unasked>>),
+    Consent(oneshot::Sender<Result<Consent, Unasked>>),
+}
+
+impl Errand {
+    fn is_abandoned(&self) -> bool {
+        match &self.want {
+            Want::Presence(reply) => reply.is_closed(),
+            Want::Consent(reply) => reply.is_closed(),
+        }
+    }
+
+    fn fail(self, unasked: Unasked) {
+        // Whoever asked may have gone; then nobody needs the answer.
+        match self.want {
+            Want::Presence(reply) => drop(reply.send(Err(unasked))),
+            Want::Consent(reply) => drop(reply.send(Err(unasked))),
+        }
+    }
+}
+
+impl Prober {
+    pub fn spawn(identity: Identity, manner: Manner) -> (Prober, JoinHandle<()>) {
+        let (errands, inbox) = mpsc::channel(QUEUE);
+        let task = Task {
+            identity: Arc::new(identity),
+            pending: Pending::new(manner.directory.as_deref()),
+            manner,
+            inbox,
+            facts: Facts::default(),
+            backoff: Backoff::default(),
+            waiting: HashMap::new(),
+            counter: 0,
+            answered: 0,
+        };
+        (Prober { errands }, tokio::spawn(task.run()))
+    }
+
+    /// Asks for the presence of `jid`; the answer is there by `deadline`.
+    pub async fn ask(&self, jid: BareJid, deadline: Instant) -> Result<Answer, Unasked> {
+        self.put(jid, deadline, Want::Presence).await
+    }
+
+    /// Asks `jid` for consent.
+    pub async fn subscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
+        self.put(jid, deadline, Want::Consent).await
+    }
+
+    async fn put<T>(
+        &self,
+        jid: BareJid,
+        deadline: Instant,
+        want: impl FnOnce(oneshot::Sender<Result<T, Unasked>>) -> Want,
+    ) -> Result<T, Unasked> {
+        let silent = || Unasked { failure: Failure::Silent, retry_after: Duration::from_secs(1) };
+        let (reply, answer) = oneshot::channel();
+        if self.errands.try_send(Errand { jid, deadline, want: want(reply) }).is_err() {
+            return Err(silent());
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(silent()),
+        }
+    }
+}
+
+struct Task {
+    identity: Arc<Identity>,
+    pending: Pending,
+    manner: Manner,
+    inbox: mpsc::Receiver<Errand>,
+    facts: Facts,
+    backoff: Backoff,
+    waiting: HashMap<u64, Errand>,
+    counter: u64,
+    /// Answers of the present session.
+    answered: usize,
+}
+
+/// Why a session came to its end without a fault.
+enum End {
+    /// Nobody asks any more, or others want their turn.
+    Idle,
+    /// The handle is gone.
+    Closed,
+}
+
+impl Task {
+    async fn run(mut self) {
+        while let Some(errand) = self.inbox.recv().await {
+            self.take(errand);
+            while !self.waiting.is_empty() {
+                match self.turn().await {
+                    Ok(End::Idle) => {}
+                    Ok(End::Closed) => return,
+                    Err(failure) => self.fail_all(failure),
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, errand: Errand) {
+        self.counter += 1;
+        self.waiting.insert(self.counter, errand);
+        // Whoever asked and has gone meanwhile needs no answer.
+        if self.waiting.len() > QUEUE {
+            self.waiting.retain(|_, errand| !errand.is_abandoned());
+        }
+    }
+
+    fn fail_all(&mut self, failure: Failure) {
+        let unasked = Unasked { failure, retry_after: self.backoff.remaining(Instant::now()) };
+        self.waiting.drain().for_each(|(_, errand)| errand.fail(unasked.clone()));
+    }
+
+    /// One session, from taking the turn to closing.
+    async fn turn(&mut self) -> Result<End, Failure> {
+        if let Some(failure) = self.backoff.stands_in_the_way(Instant::now()) {
+            return Err(failure);
+        }
+        self.answered = 0;
+        let lease = self.lease().await?;
+        let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
+        let outcome = self.hold(&mut session, lease.as_ref()).await;
+        self.facts = session.into_facts();
+        match &outcome {
+            Ok(_) => self.backoff.succeeded(),
+            // A session that served and then broke was only old: what is still in hand goes into a new one.
+            Err(Failure::StreamEnded(reason)) if self.answered > 0 => {
+                log::info!("{}: the session ended: {reason}", self.identity.jid);
+                return Ok(End::Idle);
+            }
+            Err(failure) => {
+                let refused = if self.identity.is_component() { COMPONENT_REFUSED } else { ACCOUNT_REFUSED };
+                self.backoff.failed(failure, refused, Instant::now());
+                let wait = self.backoff.remaining(Instant::now());
+                log::warn!("{}: {failure}; next attempt in {} s", self.identity.jid, wait.as_secs());
+            }
+        }
+        outcome
+    }
+
+    /// Waits for the turn of this process as long as anybody waits for an answer.
+    async fn lease(&self) -> Result<Option<Lease>, Failure> {
+        let Some(directory) = &self.manner.directory else { return Ok(None) };
+        let deadlines = self.waiting.values().map(|errand| errand.deadline);
+        let deadline = deadlines.max().map_or_else(Instant::now, before);
+        match Lease::acquire(directory, &self.identity.jid, deadline).await {
+            Ok(Some(lease)) => {
+                self.manner.steps.passed(Stage::Lease);
+                Ok(Some(lease))
+            }
+            Ok(None) => Err(Failure::Busy),
+            Err(error) => {
+                log::warn!("no turns among processes: {}: {error}", directory.display());
+                Ok(None)
+            }
+        }
+    }
+
+    async fn hold(&mut self, session: &mut Session, lease: Option<&Lease>) -> Result<End, Failure> {
+        for (id, errand) in &self.waiting {
+            self.put(session, *id, errand);
+        }
+        let now = Instant::now();
+        let deadline = now + self.identity.timeout;
+        let channel = Channel::open(&self.identity, deadline, &self.manner.steps).await?;
+        let (identity, steps) = (self.identity.clone(), self.manner.steps.clone());
+        let mut talk =
+            Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: now };
+        let end = self.converse(&mut talk, lease).await?;
+        talk.goodbye().await;
+        Ok(end)
+    }
+
+    /// Carries questions and answers until there is nothing more to do.
+    async fn converse(&mut self, talk: &mut Talk<'_>, lease: Option<&Lease>) -> Result<End, Failure> {
+        let opened = Instant::now();
+        let mut idle_since = None;
+        loop {
+            let wait = talk.advance().await?;
+            let now = Instant::now();
+            self.deliver(talk, now)?;
+            let idle = self.waiting.is_empty();
+            let old = self.manner.linger.is_some() && now.saturating_duration_since(opened) > SESSION_AGE;
+            // No new questions then: what is in hand is answered, and another session begins.
+            let ending = old || lease.is_some_and(Lease::is_wanted);
+            if idle {
+                let since = *idle_since.get_or_insert(now);
+                let lingered = self.manner.linger.is_some_and(|linger| since + linger <= now);
+                if ending || lingered {
+                    return Ok(End::Idle);
+                }
+            } else {
+                idle_since = None;
+                // A login that hangs must not outlast those who wait for it.
+                if !talk.session.is_open() && now >= talk.deadline {
+                    return Err(Failure::Silent);
+                }
+            }
+            let login = if talk.session.is_open() { None } else { Some(talk.deadline) };
+            let room = if idle { Some(now + MAKE_ROOM) } else { None };
+            let until = [wait, login, room].into_iter().flatten().min().unwrap_or(now + MAKE_ROOM);
+            tokio::select! {
+                received = talk.receive() => received?,
+                errand = self.inbox.recv(), if !ending => match errand {
+                    Some(errand) => {
+                        self.take(errand);
+                        if let Some(errand) = self.waiting.get(&self.counter) {
+                            self.put(talk.session, self.counter, errand);
+                        }
+                    }
+                    None if idle => return Ok(End::Closed),
+                    None => talk.wait_only(until).await?,
+                },
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn put(&self, session: &mut Session, id: u64, errand: &Errand) {
+        let (jid, until) = (errand.jid.clone(), before(errand.deadline));
+        match &errand.want {
+            Want::Presence(_) if self.pending.is_out(&self.identity.jid, &jid) => session.ask_pending(id, jid, until),
+            Want::Presence(_) => session.ask(id, jid, until),
+            Want::Consent(_) => session.subscribe(id, jid, until),
+        }
+    }
+
+    /// Hands out what is ready.
+    fn deliver(&mut self, talk: &mut Talk<'_>, now: Instant) -> Result<(), Failure> {
+        let unasked = |failure| Unasked { failure, retry_after: Duration::from_secs(1) };
+        let mut silent = false;
+        for (id, answer) in talk.session.answers(now) {
+            self.answered += 1;
+            silent |= answer == Err(Failure::Silent);
+            if let Some(Errand { jid, want: Want::Presence(reply), .. }) = self.waiting.remove(&id) {
+                if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
+                    self.pending.settle(&self.identity.jid, &jid);
+                }
+                drop(reply.send(answer.map_err(unasked)));
+            }
+        }
+        for (id, consent) in talk.session.consents(now) {
+            if let Some(Errand { jid, want: Want::Consent(reply), .. }) = self.waiting.remove(&id) {
+                match consent {
+                    Ok(Consent::Asked) => self.pending.note(&self.identity.jid, &jid),
+                    Ok(Consent::Given | Consent::Refused) => self.pending.settle(&self.identity.jid, &jid),
+                    Err(_) => {}
+                }
+                drop(reply.send(consent.map_err(unasked)));
+            }
+        }
+        // Our own server would have answered its ping: this connection is dead, and the next question wants a new one.
+        let dead = silent && now.saturating_duration_since(talk.heard) + 2 * MARGIN >= self.identity.timeout;
+        if dead { Err(Failure::Silent) } else { Ok(()) }
+    }
+}
+
+/// When an answer must be ready to reach the visitor by his deadline.
+fn before(deadline: Instant) -> Instant {
+    deadline.checked_sub(MARGIN).unwrap_or(deadline)
+}
+
+/// A session and the connection it runs over.
+struct Talk<'a> {
+    identity: Arc<Identity>,
+    steps: Steps,
+    /// Taken out only while TLS is being put around it.
+    channel: Option<Channel>,
+    session: &'a mut Session,
+    /// Until when the login must be done.
+    deadline: Instant,
+    logged_in: bool,
+    /// When anything last came in.
+    heard: Instant,
+}
+
+impl Talk<'_> {
+    /// Does what the session wants done, until it waits.
+    async fn advance(&mut self) -> Result<Option<Instant>, Failure> {
+        loop {
+            if self.session.is_open() && !self.logged_in {
+                self.logged_in = true;
+                self.steps.passed(Stage::LoggedIn);
+            }
+            match self.session.step(Instant::now()) {
+                Step::Send(bytes) => {
+                    let deadline = self.deadline.max(Instant::now() + MARGIN);
+                    let sent = timeout_at(deadline, self.channel()?.write(&bytes)).await;
+                    sent.map_err(|_| Failure::Silent)?.map_err(lost)?;
+                }
+                Step::StartTls => {
+                    let channel = self.channel.take().ok_or(Failure::Unexpected("a connection"))?;
+                    let secured = channel.secure(&self.identity, "", self.deadline, &self.steps).await?;
+                    self.channel = Some(secured);
+                    self.session.secured();
+                }
+                Step::Wait(until) => return Ok(until),
+            }
+        }
+    }
+
+    fn channel(&mut self) -> Result<&mut Channel, Failure> {
+        self.channel.as_mut().ok_or(Failure::Unexpected("a connection"))
+    }
+
+    /// Takes what the server sends next.
+    async fn receive(&mut self) -> Result<(), Failure> {
+        let mut buffer = [0; 8192];
+        match self.channel()?.read(&mut buffer).await.map_err(lost)? {
+            0 => Err(Failure::StreamEnded(String::new())),
+            length => {
+                self.heard = Instant::now();
+                self.session.receive(&buffer[..length], self.heard)
+            }
+        }
+    }
+
+    async fn wait_only(&mut self, until: Instant) -> Result<(), Failure> {
+        tokio::select! {
+            received = self.receive() => received,
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// Closes the stream and waits a moment for the server to do the same, so that the next session of this identity,
+    /// whoever opens it, does not meet this one.
+    async fn goodbye(&mut self) {
+        let deadline = Instant::now() + GOODBYE;
+        let farewell = self.session.close();
+        let Some(channel) = &mut self.channel else { return };
+        let leave = async {
+            channel.write(farewell).await?;
+            let mut buffer = [0; 8192];
+            while channel.read(&mut buffer).await? > 0 {}
+            channel.shutdown().await
+        };
+        if let Ok(Err(error)) = timeout_at(deadline, leave).await {
+            log::debug!("{}: closing: {error}", self.identity.jid);
+        }
+    }
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure::StreamEnded(error.to_string())
+}
+
+/// Unpredictable and printable.
+fn nonce() -> String {
+    let mut bytes = [0; 18];
+    SystemRandom::new().fill(&mut bytes).expect("the kernel gives random numbers once it has booted");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,341 @@
+//! One XMPP session as a pure state machine: bytes and the time go in, bytes to send and answers come out. It logs in
+//! as an external component (XEP-0114) or an ordinary account (RFC 6120), and carries any number of questions at once.
+//! Everything that may be sent together is sent together: a round trip is what a visitor waits for.
+
+use std::mem;
+
+use jid::{BareJid, Jid};
+use ring::digest;
+use tokio::time::Instant;
+use xmpp_parsers::bind::BindResponse;
+use xmpp_parsers::minidom::Element;
+use xmpp_parsers::sasl;
+use xmpp_parsers::stream_features::StreamFeatures;
+
+use super::errands::Errands;
+use super::facts::Facts;
+use super::login::{Exchange, Mechanism};
+use super::stanza::{Heard, Sender, bind, hear};
+use super::stream::{Incoming, Reader};
+use super::{Answer, Consent, Failure, ns};
+use crate::config::{Identity, Security};
+
+/// Bytes one session may bring in, and what each question adds.
+pub const SESSION_BYTES: usize = 1024 * 1024;
+pub const QUESTION_BYTES: usize = 64 * 1024;
+
+const BIND_ID: &str = "bind";
+
+/// What the driver has to do next.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    Send(Vec<u8>),
+    /// Begin TLS, then call [`Session::secured`].
+    StartTls,
+    /// Nothing until bytes come in, or until then.
+    Wait(Option<Instant>),
+}
+
+/// The stages of RFC 6120 and XEP-0114, in their order.
+enum State {
+    /// Component: our header is out.
+    ComponentHeader,
+    /// Component: the handshake is out, and the questions behind it.
+    Handshake,
+    /// Account: header and `<starttls/>` are out.
+    StartTls,
+    /// `<proceed/>` came; TLS is the driver's.
+    Securing,
+    /// Account: our header is out on a channel that is as safe as it gets.
+    Features,
+    Sasl(Exchange),
+    /// Logged in: the new header, the resource request and the questions are out.
+    Bind,
+    Open,
+    /// A failure was returned; nothing more is read.
+    Ended,
+}
+
+/// See the module.
+pub struct Session {
+    jid: BareJid,
+    password: String,
+    nonce: String,
+    /// The server's name was proved by TLS, so that it may be told the password.
+    proved: bool,
+    state: State,
+    reader: Reader,
+    out: String,
+    errands: Errands,
+    received: usize,
+}
+
+impl Session {
+    /// Begins: the first step sends our header. `nonce` is printable, without a comma, and never used twice.
+    pub fn new(identity: &Identity, facts: Facts, nonce: String) -> Session {
+        let from = identity.is_component().then(|| Jid::from(identity.jid.clone()));
+        let mut session = Session {
+            jid: identity.jid.clone(),
+            password: identity.password.reveal().to_owned(),
+            nonce,
+            proved: identity.verify && identity.security != Security::None,
+            state: State::Ended,
+            reader: Reader::default(),
+            out: String::new(),
+            errands: Errands::new(identity, Sender { from }, facts),
+            received: 0,
+        };
+        session.state = match (identity.is_component(), identity.security) {
+            (true, _) => {
+                session.header(ns::COMPONENT, "");
+                State::ComponentHeader
+            }
+            (false, Security::StartTls) => {
+                // The address is nobody's business before TLS: no `from` (RFC 6120, 4.7.1).
+                session.header(ns::CLIENT, " version='1.0'");
+                session.out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+                State::StartTls
+            }
+            (false, _) => {
+                session.client_header();
+                State::Features
+            }
+        };
+        session
+    }
+
+    /// Puts a question: `id` comes back with its answer, by `until` at the latest.
+    pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.ask(id, jid, until);
+    }
+
+    /// Puts a question about somebody whom we have asked for consent, and who has not answered as far as we know.
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.ask_pending(id, jid, until);
+    }
+
+    /// Asks for consent: `id` comes back with what is known of it, by `until` at the latest.
+    pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.subscribe(id, jid, until);
+    }
+
+    /// True once the server has taken our name and password.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// True while questions are under way.
+    pub fn is_busy(&self) -> bool {
+        self.errands.is_busy()
+    }
+
+    /// The TLS that [`Step::StartTls`] asked for is up.
+    pub fn secured(&mut self) {
+        self.reader = Reader::default();
+        self.client_header();
+        self.state = State::Features;
+    }
+
+    /// What to do now.
+    pub fn step(&mut self, now: Instant) -> Step {
+        if matches!(self.state, State::Handshake | State::Bind | State::Open) {
+            self.errands.write(&mut self.out);
+        }
+        if !self.out.is_empty() {
+            return Step::Send(mem::take(&mut self.out).into_bytes());
+        }
+        match self.state {
+            State::Securing => Step::StartTls,
+            _ => Step::Wait(self.errands.next_judgement(now)),
+        }
+    }
+
+    /// The answers that are ready.
+    pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
+        self.errands.answers(now)
+    }
+
+    /// What became of the requests for consent that are settled.
+    pub fn consents(&mut self, now: Instant) -> Vec<(u64, Result<Consent, Failure>)> {
+        self.errands.consents(now)
+    }
+
+    /// The way out (RFC 6120, 4.4).
+    pub fn close(&mut self) -> &'static [u8] {
+        self.state = State::Ended;
+        b"</stream:stream>"
+    }
+
+    /// What was learned about servers and people.
+    pub fn into_facts(self) -> Facts {
+        self.errands.into_facts()
+    }
+
+    /// Takes what the server sent.
+    pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Failure> {
+        self.received = self.received.saturating_add(bytes.len());
+        if self.received > SESSION_BYTES + self.errands.put() * QUESTION_BYTES {
+            return Err(Failure::Flood);
+        }
+        loop {
+            if matches!(self.state, State::Securing) && !bytes.is_empty() {
+                return Err(Failure::Injected);
+            }
+            let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
+            let state = mem::replace(&mut self.state, State::Ended);
+            self.state = self.advance(state, incoming, now)?;
+        }
+    }
+
+    fn advance(&mut self, state: State, incoming: Incoming, now: Instant) -> Result<State, Failure> {
+        let element = match (incoming, state) {
+            (Incoming::End, _) => return Err(Failure::StreamEnded(String::new())),
+            (Incoming::Element(element), state) if element.is("error", ns::STREAM) => {
+                return Err(stream_error(&element, &state));
+            }
+            (Incoming::Header { id: Some(id) }, State::ComponentHeader) => return Ok(self.handshake(&id)),
+            (Incoming::Header { id: None }, State::ComponentHeader) => return Err(Failure::Unexpected("a stream id")),
+            (Incoming::Header { .. }, state) => return Ok(state),
+            (Incoming::Element(element), state) => (element, state),
+        };
+        match element {
+            (element, State::Handshake) if element.is("handshake", ns::CLIENT) => Ok(State::Open),
+            // jabberd2 sends features and questions of its own around the handshake.
+            (_, state @ (State::ComponentHeader | State::Handshake)) => Ok(state),
+            (element, State::StartTls) => start_tls(&element),
+            (element, State::Features) => self.authenticate(element),
+            (element, State::Sasl(exchange)) => self.sasl(exchange, &element),
+            (element, State::Bind) => self.bound(element, now),
+            (element, State::Open) => {
+                self.stanza(element, now);
+                Ok(State::Open)
+            }
+            (_, State::Securing | State::Ended) => Err(Failure::Unexpected("nothing")),
+        }
+    }
+
+    fn header(&mut self, namespace: &str, more: &str) {
+        let header = format!("<stream:stream xmlns='{namespace}' xmlns:stream='{}' to='", ns::STREAM);
+        // A component names itself, an account its server. Neither part of a JID can hold a quote or a bracket.
+        let to = if namespace == ns::COMPONENT { self.jid.as_str() } else { self.jid.domain().as_str() };
+        self.out.push_str(&format!("{header}{to}'{more}>"));
+    }
+
+    fn client_header(&mut self) {
+        let from = escape(self.jid.as_str());
+        self.header(ns::CLIENT, &format!(" from='{from}' version='1.0'"));
+    }
+
+    /// XEP-0114, 3: lower-case hex, since ejabberd takes no other.
+    fn handshake(&mut self, id: &str) -> State {
+        let proof = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, format!("{id}{}", self.password).as_bytes());
+        let hex: String = proof.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.out.push_str(&format!("<handshake>{hex}</handshake>"));
+        State::Handshake
+    }
+
+    fn authenticate(&mut self, element: Element) -> Result<State, Failure> {
+        let features = StreamFeatures::try_from(element).map_err(|_| Failure::Unexpected("stream features"))?;
+        let offered = features.sasl_mechanisms.iter().map(String::as_str);
+        let mechanism = Mechanism::choose(offered, self.proved).map_err(Failure::Login)?;
+        let user = self.jid.node().map(|node| node.as_str()).unwrap_or_default();
+        let (exchange, data) = Exchange::start(mechanism, user, &self.password, &self.nonce).map_err(Failure::Login)?;
+        let data = base64(&data);
+        self.out.push_str(&format!("<auth xmlns='{}' mechanism='{}'>{data}</auth>", ns::SASL, mechanism.name()));
+        Ok(State::Sasl(exchange))
+    }
+
+    fn sasl(&mut self, exchange: Exchange, element: &Element) -> Result<State, Failure> {
+        let (element, malformed) = (element.clone(), |_| Failure::Unexpected("a SASL message"));
+        match (element.name(), element.ns().as_str()) {
+            ("challenge", ns::SASL) => {
+                let challenge = sasl::Challenge::try_from(element).map_err(malformed)?;
+                let (exchange, data) = exchange.challenge(&challenge.data).map_err(Failure::Login)?;
+                self.out.push_str(&format!("<response xmlns='{}'>{}</response>", ns::SASL, base64(&data)));
+                Ok(State::Sasl(exchange))
+            }
+            ("success", ns::SASL) => {
+                let success = sasl::Success::try_from(element).map_err(malformed)?;
+                exchange.success(&success.data).map_err(Failure::Login)?;
+                self.reader = Reader::default();
+                self.client_header();
+                self.out.push_str(&bind(BIND_ID));
+                Ok(State::Bind)
+            }
+            ("failure", ns::SASL) => Err(match condition(&element) {
+                // The server's own trouble (RFC 6120, 6.5.11), not the password's.
+                condition if condition == "temporary-auth-failure" => Failure::StreamEnded(condition),
+                condition => Failure::LoginRefused(condition),
+            }),
+            _ => Err(Failure::Unexpected("a SASL message")),
+        }
+    }
+
+    fn bound(&mut self, element: Element, now: Instant) -> Result<State, Failure> {
+        if !element.is("iq", ns::CLIENT) || element.attr("id") != Some(BIND_ID) {
+            self.stanza(element, now);
+            return Ok(State::Bind);
+        }
+        let Heard::Reply { outcome: Ok(Some(payload)), .. } = hear(element) else {
+            return Err(Failure::Unexpected("a resource"));
+        };
+        match BindResponse::try_from(payload) {
+            Ok(_) => Ok(State::Open),
+            Err(_) => Err(Failure::Unexpected("a resource")),
+        }
+    }
+
+    fn stanza(&mut self, element: Element, now: Instant) {
+        let to = element.attr("to").map(Jid::new);
+        let ours = match to {
+            None => true,
+            Some(Ok(to)) => to.to_bare() == self.jid,
+            Some(Err(_)) => false,
+        };
+        if ours {
+            self.errands.hear(hear(element), now, &mut self.out);
+        }
+    }
+}
+
+fn start_tls(element: &Element) -> Result<State, Failure> {
+    match (element.name(), element.ns().as_str()) {
+        ("features", ns::STREAM) if element.has_child("starttls", ns::TLS) => Ok(State::StartTls),
+        ("features", ns::STREAM) | ("failure", ns::TLS) => Err(Failure::NoTls),
+        ("proceed", ns::TLS) => Ok(State::Securing),
+        _ => Err(Failure::Unexpected("TLS")),
+    }
+}
+
+/// What a stream error means where it came (RFC 6120, 4.9.3).
+fn stream_error(error: &Element, state: &State) -> Failure {
+    let condition = condition(error);
+    let in_login =
+        matches!(state, State::ComponentHeader | State::Handshake | State::StartTls | State::Features | State::Sasl(_));
+    match condition.as_str() {
+        "conflict" => Failure::Conflict,
+        "not-authorized" | "host-unknown" | "invalid-namespace" | "policy-violation" if in_login => {
+            Failure::LoginRefused(condition)
+        }
+        _ => Failure::StreamEnded(condition),
+    }
+}
+
+/// The name of an error's condition: its first child that is not the text. Shortened, since a stranger wrote it.
+fn condition(error: &Element) -> String {
+    let name = error.children().map(Element::name).find(|name| *name != "text").unwrap_or("without a reason");
+    name.chars().take(64).collect()
+}
+
+fn base64(data: &[u8]) -> String {
+    use base64::Engine as _;
+    match data {
+        // RFC 6120, 6.4.2: an empty message is not the same as none.
+        [] => String::new(),
+        data => base64::engine::general_purpose::STANDARD.encode(data),
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")
+}

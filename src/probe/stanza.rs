@@ -1,0 +1,376 @@
+//! Stanzas, both ways: what we send, as text for the stream, and what comes in, read as leniently as RFC 6121 lets
+//! clients be careless (an unknown `<show>` or a bad `<priority>` must not hide a person). One session, component or
+//! account, has one [`Sender`].
+
+use jid::{BareJid, Jid};
+use rxml::{Namespace, NcName};
+use xmpp_parsers::bind::BindQuery;
+use xmpp_parsers::date::DateTime;
+use xmpp_parsers::disco::DiscoInfoQuery;
+use xmpp_parsers::iq::Iq;
+use xmpp_parsers::minidom::Element;
+use xmpp_parsers::ping::Ping;
+use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
+use xmpp_parsers::version::VersionQuery;
+
+use super::ns;
+use crate::presence::{Resource, State, Texts};
+
+/// What is asked by `<iq type='get'/>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// XEP-0199.
+    Ping,
+    /// XEP-0092: which server software is this.
+    Version,
+    /// XEP-0030.
+    Info,
+    /// XEP-0012.
+    Last,
+}
+
+impl Query {
+    fn payload(self) -> Element {
+        match self {
+            Query::Ping => Ping.into(),
+            Query::Version => VersionQuery.into(),
+            Query::Info => DiscoInfoQuery { node: None }.into(),
+            Query::Last => Element::bare("query", ns::LAST),
+        }
+    }
+}
+
+/// Writes our stanzas.
+pub struct Sender {
+    /// A component names itself on every stanza, an account never does (XEP-0114; RFC 6120, 8.1.2.1).
+    pub from: Option<Jid>,
+}
+
+impl Sender {
+    pub fn probe(&self, to: &BareJid) -> String {
+        wire(self.presence("probe", to))
+    }
+
+    pub fn subscribe(&self, to: &BareJid, why: &str) -> String {
+        let mut stanza = self.presence("subscribe", to);
+        let mut status = Element::bare("status", ns::CLIENT);
+        status.append_text(why);
+        stanza.append_child(status);
+        wire(stanza)
+    }
+
+    /// Not the type of xmpp-parsers: that one always writes a `<priority/>`.
+    fn presence(&self, kind: &str, to: &BareJid) -> Element {
+        let mut stanza = Element::bare("presence", ns::CLIENT);
+        let mut set = |name: &str, value: String| {
+            let name = NcName::try_from(name).expect("the three names below are XML names");
+            stanza.set_attr(Namespace::NONE, name, value);
+        };
+        if let Some(from) = &self.from {
+            set("from", from.to_string());
+        }
+        set("to", to.to_string());
+        set("type", kind.to_owned());
+        stanza
+    }
+
+    pub fn query(&self, to: &BareJid, id: &str, query: Query) -> String {
+        let (from, to) = (self.from.clone(), Some(to.clone().into()));
+        wire(Iq::Get { from, to, id: id.to_owned(), payload: query.payload() })
+    }
+
+    /// The answer RFC 6120, 8.2.3 owes to every request; a ping gets its pong.
+    pub fn reply(&self, to: Option<Jid>, id: String, payload: &Element) -> String {
+        let from = self.from.clone();
+        if Ping::try_from(payload.clone()).is_ok() {
+            return wire(Iq::Result { from, to, id, payload: None });
+        }
+        let error = StanzaError::new(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, "", "");
+        let error = StanzaError { texts: Default::default(), ..error };
+        wire(Iq::Error { from, to, id, error, payload: None })
+    }
+}
+
+/// The request for a resource of the server's choice (RFC 6120, 7).
+pub fn bind(id: &str) -> String {
+    wire(Iq::from_set(id, BindQuery::new(None)))
+}
+
+/// A stanza as it stands in a stream, whose default namespace it takes: component or client.
+pub fn wire(stanza: impl Into<Element>) -> String {
+    String::from(&stanza.into()).replacen(" xmlns='jabber:client'", "", 1)
+}
+
+/// What came in.
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    /// A resource is there.
+    Available { from: Jid, resource: Resource },
+    /// A resource, or with a bare JID the person, is gone.
+    Unavailable { from: Jid, texts: Texts },
+    /// `unsubscribed`: no consent.
+    Unsubscribed { from: Jid },
+    /// `subscribed`: consent given.
+    Subscribed { from: Jid },
+    /// A presence that came back.
+    PresenceError { from: Jid, condition: Condition },
+    /// The answer to an IQ of ours.
+    Reply { from: Option<Jid>, id: String, outcome: Result<Option<Element>, Condition> },
+    /// An IQ that wants an answer.
+    Request { from: Option<Jid>, id: String, payload: Element },
+    /// Messages, probes, requests for our presence, and what cannot be read.
+    Other,
+}
+
+/// A stanza error (RFC 6120, 8.3.3), as far as it makes a difference here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// We may not know.
+    Forbidden,
+    /// The other server, or the component, cannot be reached.
+    Unreachable,
+    /// There is no such address.
+    NotFound,
+    /// Anything else says nothing.
+    Other,
+}
+
+impl Condition {
+    fn of(stanza: &Element) -> Condition {
+        let Some(error) = stanza.get_child("error", ns::CLIENT) else { return Condition::Other };
+        let condition = error.children().find(|c| c.has_ns(ns::STANZAS) && c.name() != "text");
+        match condition.map_or("", Element::name) {
+            "forbidden" | "not-authorized" | "subscription-required" => Condition::Forbidden,
+            "remote-server-not-found" | "remote-server-timeout" => Condition::Unreachable,
+            "item-not-found" | "gone" => Condition::NotFound,
+            _ => Condition::Other,
+        }
+    }
+}
+
+/// Reads one stanza.
+pub fn hear(stanza: Element) -> Heard {
+    let from = stanza.attr("from").and_then(|from| Jid::new(from).ok());
+    if stanza.is("iq", ns::CLIENT) {
+        return hear_iq(&stanza, from);
+    }
+    let Some(from) = from.filter(|_| stanza.is("presence", ns::CLIENT)) else { return Heard::Other };
+    // The type wins over the children: jabberd2 leaves an old <show/> in an unavailable presence.
+    match stanza.attr("type") {
+        None => Heard::Available { resource: resource(&stanza, &from), from },
+        Some("unavailable") => Heard::Unavailable { texts: texts(&stanza), from },
+        Some("unsubscribed") => Heard::Unsubscribed { from },
+        Some("subscribed") => Heard::Subscribed { from },
+        Some("error") => Heard::PresenceError { condition: Condition::of(&stanza), from },
+        Some(_) => Heard::Other,
+    }
+}
+
+fn hear_iq(stanza: &Element, from: Option<Jid>) -> Heard {
+    let Some(id) = stanza.attr("id").map(str::to_owned) else { return Heard::Other };
+    let payload = stanza.children().next().cloned();
+    match (stanza.attr("type"), payload) {
+        (Some("result"), payload) => Heard::Reply { from, id, outcome: Ok(payload) },
+        (Some("error"), _) => Heard::Reply { from, id, outcome: Err(Condition::of(stanza)) },
+        (Some("get" | "set"), Some(payload)) => Heard::Request { from, id, payload },
+        _ => Heard::Other,
+    }
+}
+
+fn resource(stanza: &Element, from: &Jid) -> Resource {
+    let child = |name| stanza.get_child(name, ns::CLIENT).map(Element::text);
+    let show = child("show").unwrap_or_default();
+    let state = match show.trim() {
+        "chat" => State::Chat,
+        "away" => State::Away,
+        "xa" => State::Xa,
+        "dnd" => State::Dnd,
+        _ => State::Available,
+    };
+    let priority = child("priority").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let name = from.resource().map(|r| r.to_string()).unwrap_or_default();
+    Resource { name, state, priority, texts: texts(stanza), stamp: stamp(stanza) }
+}
+
+fn texts(stanza: &Element) -> Texts {
+    let mut texts = Texts::default();
+    for status in stanza.children().filter(|c| c.is("status", ns::CLIENT)) {
+        let text = status.text();
+        // The language of the stream that <presence/> inherits is the server's guess: only the status' own counts.
+        let lang = status.attr_ns(ns::XML, "lang").unwrap_or("");
+        if !made_by_server(&text) {
+            texts.insert(lang, &text);
+        }
+    }
+    texts
+}
+
+/// COMPAT: ejabberd and Prosody write the reason of a disconnect where the user's own words belong.
+pub fn made_by_server(text: &str) -> bool {
+    const REASONS: [&str; 6] = [
+        "Stream reset by peer",
+        "Stream closed by ",
+        "Connection failed",
+        "Registered but didn't login",
+        "Replaced by new connection",
+        "Disconnected: ",
+    ];
+    REASONS.iter().any(|reason| text.starts_with(reason))
+}
+
+/// When this presence was set: XEP-0203, or the older XEP-0091. Seconds since 1970.
+fn stamp(stanza: &Element) -> Option<u64> {
+    let at = |name, namespace| stanza.get_child(name, namespace).and_then(|delay| delay.attr("stamp"));
+    let stamp = match (at("delay", ns::DELAY), at("x", ns::OLD_DELAY)) {
+        (Some(stamp), _) => stamp.to_owned(),
+        (None, Some(stamp)) if stamp.is_ascii() && stamp.len() >= 17 => {
+            format!("{}-{}-{}Z", &stamp[..4], &stamp[4..6], &stamp[6..17])
+        }
+        _ => return None,
+    };
+    stamp.parse::<DateTime>().ok().and_then(|time| u64::try_from(time.0.timestamp()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(xml: &str) -> Heard {
+        let xml = xml.replacen(' ', " xmlns='jabber:client' ", 1);
+        hear(xml.parse().unwrap_or_else(|error| panic!("{xml}: {error}")))
+    }
+
+    fn jid(text: &str) -> Jid {
+        Jid::new(text).expect("a JID")
+    }
+
+    fn bare(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
+
+    #[test]
+    fn what_we_send_takes_the_namespace_of_the_stream() {
+        let component = Sender { from: Some(jid("p.example.com")) };
+        let account = Sender { from: None };
+        let bob = bare("bob@example.com");
+        for (stanza, expected) in [
+            (component.probe(&bob), "<presence from='p.example.com' to='bob@example.com' type='probe'/>"),
+            (account.probe(&bob), "<presence to='bob@example.com' type='probe'/>"),
+            (
+                account.subscribe(&bob, "For <web>"),
+                "<presence to='bob@example.com' type='subscribe'><status>For &lt;web&gt;</status></presence>",
+            ),
+            (
+                component.query(&bare("example.com"), "p1", Query::Ping),
+                "<iq from='p.example.com' id='p1' to='example.com' type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+            ),
+            (
+                account.query(&bob, "l1", Query::Last),
+                "<iq id='l1' to='bob@example.com' type='get'><query xmlns='jabber:iq:last'/></iq>",
+            ),
+            (bind("b"), "<iq id='b' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"),
+        ] {
+            assert_eq!(stanza, expected);
+        }
+    }
+
+    #[test]
+    fn requests_are_answered() {
+        let sender = Sender { from: None };
+        let reply = |payload: Element| sender.reply(Some(jid("example.com")), "1".into(), &payload);
+        assert_eq!(reply(Ping.into()), "<iq id='1' to='example.com' type='result'/>");
+        assert_eq!(
+            reply(Query::Info.payload()),
+            "<iq id='1' to='example.com' type='error'><error xmlns='jabber:client' type='cancel'>\
+             <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+                .replace(" xmlns='jabber:client'", "")
+        );
+    }
+
+    #[test]
+    fn a_presence_is_read_leniently() {
+        let heard = read(
+            "<presence from='bob@example.com/r1'><priority> 5 </priority><show>away</show>\
+             <status xml:lang='de'>Mittag</status><status>Lunch</status>\
+             <delay xmlns='urn:xmpp:delay' stamp='1970-01-02T00:00:00Z'/></presence>",
+        );
+        let mut texts = Texts::default();
+        texts.insert("de", "Mittag");
+        texts.insert("", "Lunch");
+        let resource = Resource { name: "r1".into(), state: State::Away, priority: 5, texts, stamp: Some(86400) };
+        assert_eq!(heard, Heard::Available { from: jid("bob@example.com/r1"), resource });
+
+        let careless = read("<presence from='bob@example.com/r1'><show>busy</show><priority>300</priority></presence>");
+        let Heard::Available { resource, .. } = careless else { panic!("{careless:?}") };
+        assert_eq!((resource.state, resource.priority), (State::Available, 0));
+    }
+
+    #[test]
+    fn both_delay_formats_are_read() {
+        for (delay, expected) in [
+            ("<x xmlns='jabber:x:delay' stamp='19700102T00:00:10'/>", Some(86410)),
+            ("<delay xmlns='urn:xmpp:delay' stamp='1970-01-01T01:00:00.5+01:00'/>", Some(0)),
+            ("<x xmlns='jabber:x:delay' stamp='yesterday evening'/>", None),
+            ("<x xmlns='jabber:x:delay' stamp='1'/>", None),
+            ("<delay xmlns='urn:xmpp:delay'/>", None),
+        ] {
+            let heard = read(&format!("<presence from='a@b/c'>{delay}</presence>"));
+            let Heard::Available { resource, .. } = heard else { panic!("{heard:?}") };
+            assert_eq!(resource.stamp, expected, "{delay}");
+        }
+    }
+
+    #[test]
+    fn the_type_wins_over_the_children() {
+        let heard = read("<presence from='a@b' type='unavailable'><show>away</show><status>bye</status></presence>");
+        let mut texts = Texts::default();
+        texts.insert("", "bye");
+        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), texts });
+    }
+
+    #[test]
+    fn words_of_the_server_are_not_the_users() {
+        let heard = read("<presence from='a@b' type='unavailable'><status>Disconnected: closed</status></presence>");
+        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), texts: Texts::default() });
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_they_mean() {
+        for (condition, meaning) in [
+            ("forbidden", Condition::Forbidden),
+            ("not-authorized", Condition::Forbidden),
+            ("subscription-required", Condition::Forbidden),
+            ("remote-server-timeout", Condition::Unreachable),
+            ("item-not-found", Condition::NotFound),
+            ("service-unavailable", Condition::Other),
+            ("made-up", Condition::Other),
+        ] {
+            let error = format!(
+                "<error type='cancel'><text xmlns='{0}'>x</text><{condition} xmlns='{0}'/></error>",
+                ns::STANZAS
+            );
+            let heard = read(&format!("<presence from='a@b' type='error'>{error}</presence>"));
+            assert_eq!(heard, Heard::PresenceError { from: jid("a@b"), condition: meaning });
+            let heard = read(&format!("<iq from='a@b' id='7' type='error'>{error}</iq>"));
+            assert_eq!(heard, Heard::Reply { from: Some(jid("a@b")), id: "7".into(), outcome: Err(meaning) });
+        }
+    }
+
+    #[test]
+    fn what_does_not_concern_us_is_passed_over() {
+        for xml in [
+            "<message from='a@b'><body>hi</body></message>",
+            "<presence from='a@b' type='probe'/>",
+            "<presence from='a@b' type='subscribe'/>",
+            "<presence from='a@b' type='odd'/>",
+            "<presence type='unavailable'/>",
+            "<presence from='@@'/>",
+            "<iq from='a@b' type='result'/>",
+            "<iq from='a@b' id='1' type='get'/>",
+            "<iq from='a@b' id='1'/>",
+            "<unheard of='it'/>",
+        ] {
+            assert_eq!(read(xml), Heard::Other, "{xml}");
+        }
+    }
+}

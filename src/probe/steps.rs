@@ -1,0 +1,53 @@
+//! The way of a session, told while it happens, for the commands that show it to a person. Elsewhere nobody listens
+//! and nothing is recorded.
+
+use std::fmt;
+
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+/// A part of the way that lies behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It is this process's turn.
+    Lease,
+    Resolved {
+        host: String,
+        port: u16,
+    },
+    Connected,
+    /// TLS is up; the server's certificate in DER.
+    Secured {
+        certificate: Option<Vec<u8>>,
+    },
+    LoggedIn,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Lease => f.write_str("its turn"),
+            Stage::Resolved { host, port } => write!(f, "found {host} port {port}"),
+            Stage::Connected => f.write_str("connected"),
+            Stage::Secured { .. } => f.write_str("TLS"),
+            Stage::LoggedIn => f.write_str("logged in"),
+        }
+    }
+}
+
+/// Who listens.
+#[derive(Clone, Debug, Default)]
+pub struct Steps(Option<UnboundedSender<(Instant, Stage)>>);
+
+impl Steps {
+    pub fn told_to(listener: UnboundedSender<(Instant, Stage)>) -> Steps {
+        Steps(Some(listener))
+    }
+
+    pub fn passed(&self, stage: Stage) {
+        if let Some(listener) = &self.0 {
+            // A listener that is gone no longer wants to know.
+            let _ = listener.send((Instant::now(), stage));
+        }
+    }
+}

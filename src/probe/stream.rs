@@ -1,0 +1,223 @@
+//! The XML stream, read under limits. Bytes go in, stream headers and whole stream elements come out; nothing here
+//! knows what they mean. Elements in `jabber:component:accept` are handed out as `jabber:client`, so that the rest of
+//! the house sees one kind of stanza for components and accounts.
+
+use std::fmt;
+
+use rxml::error::EndOrError;
+use rxml::{AttrMap, Event, Namespace, Parse, Parser};
+use xmpp_parsers::minidom::Element;
+
+use super::ns;
+
+/// Bytes of one stream element, the same for the header.
+pub const STANZA_LIMIT: usize = 64 * 1024;
+/// How deep elements may nest, the stream element not counted.
+pub const DEPTH_LIMIT: usize = 32;
+
+/// What a stream is made of.
+#[derive(Debug, PartialEq)]
+pub enum Incoming {
+    /// The server's `<stream:stream>`, with its `id`.
+    Header { id: Option<String> },
+    /// One complete child of the stream.
+    Element(Element),
+    /// `</stream:stream>`.
+    End,
+}
+
+/// Why a stream cannot be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not the XML that RFC 6120, 11 allows.
+    NotWellFormed,
+    /// The first element is not an XMPP stream.
+    NotAStream,
+    /// An element over [`STANZA_LIMIT`].
+    TooLarge,
+    /// Nesting over [`DEPTH_LIMIT`].
+    TooDeep,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NotWellFormed => f.write_str("not well-formed XML"),
+            Fault::NotAStream => f.write_str("not an XMPP stream"),
+            Fault::TooLarge => write!(f, "an element over {STANZA_LIMIT} bytes"),
+            Fault::TooDeep => write!(f, "elements nested over {DEPTH_LIMIT} deep"),
+        }
+    }
+}
+
+/// Reads one stream; a restarted stream wants a new one.
+#[derive(Default)]
+pub struct Reader {
+    parser: Parser,
+    /// The elements that are open, outermost first, without the stream element.
+    open: Vec<Element>,
+    header_seen: bool,
+    /// Bytes since the last complete element.
+    pending: usize,
+}
+
+impl Reader {
+    /// The next thing in `bytes`, which is advanced behind it; `None` when more bytes are needed.
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Incoming>, Fault> {
+        // The parser would gather such text until a `<` comes, which a mail or SSH server never sends.
+        if !self.header_seen && self.pending == 0 && bytes.first().is_some_and(|first| !b"< \t\r\n".contains(first)) {
+            return Err(Fault::NotWellFormed);
+        }
+        loop {
+            let before = bytes.len();
+            // A slice at a time, so that an endless element is refused before it is stored.
+            let window = before.min(STANZA_LIMIT + 1 - self.pending);
+            let mut part = &bytes[..window];
+            let event = self.parser.parse(&mut part, false);
+            let used = window - part.len();
+            *bytes = &bytes[used..];
+            self.pending += used;
+            if self.pending > STANZA_LIMIT {
+                return Err(Fault::TooLarge);
+            }
+            match event {
+                Ok(Some(event)) => {
+                    if let Some(incoming) = self.take(event)? {
+                        self.pending = 0;
+                        return Ok(Some(incoming));
+                    }
+                }
+                Ok(None) | Err(EndOrError::NeedMoreData) if bytes.is_empty() => return Ok(None),
+                Ok(None) | Err(EndOrError::NeedMoreData) => {}
+                Err(EndOrError::Error(_)) => return Err(Fault::NotWellFormed),
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<Option<Incoming>, Fault> {
+        match event {
+            Event::XmlDeclaration(..) => Ok(None),
+            Event::StartElement(_, (namespace, name), attrs) if self.header_seen => {
+                if self.open.len() == DEPTH_LIMIT {
+                    return Err(Fault::TooDeep);
+                }
+                self.open.push(element(&namespace, &name, attrs));
+                Ok(None)
+            }
+            Event::StartElement(_, (namespace, name), attrs) => {
+                if &*namespace != ns::STREAM || &*name != "stream" {
+                    return Err(Fault::NotAStream);
+                }
+                self.header_seen = true;
+                let id = attrs.get(&Namespace::NONE, "id").cloned();
+                Ok(Some(Incoming::Header { id }))
+            }
+            Event::Text(_, text) => {
+                match self.open.last_mut() {
+                    Some(top) => top.append_text(text),
+                    // White space between stanzas keeps a connection alive (RFC 6120, 4.6.1).
+                    None if text.trim().is_empty() => self.pending = 0,
+                    None => return Err(Fault::NotWellFormed),
+                }
+                Ok(None)
+            }
+            Event::EndElement(_) => Ok(self.close()),
+        }
+    }
+
+    fn close(&mut self) -> Option<Incoming> {
+        let Some(done) = self.open.pop() else {
+            return Some(Incoming::End);
+        };
+        match self.open.last_mut() {
+            Some(parent) => {
+                parent.append_child(done);
+                None
+            }
+            None => Some(Incoming::Element(done)),
+        }
+    }
+}
+
+fn element(namespace: &str, name: &str, attrs: AttrMap) -> Element {
+    let namespace = if namespace == ns::COMPONENT { ns::CLIENT } else { namespace };
+    let mut element = Element::bare(name, namespace);
+    for ((namespace, name), value) in attrs {
+        element.set_attr(namespace, name, value);
+    }
+    element
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' \
+                          xmlns:stream='http://etherx.jabber.org/streams' id='7' from='a.example'>";
+
+    /// Everything in `text`, fed in pieces of `size` bytes.
+    fn read(text: &str, size: usize) -> Result<Vec<Incoming>, Fault> {
+        let mut reader = Reader::default();
+        let mut seen = Vec::new();
+        for mut piece in text.as_bytes().chunks(size) {
+            while let Some(incoming) = reader.next(&mut piece)? {
+                seen.push(incoming);
+            }
+        }
+        Ok(seen)
+    }
+
+    #[test]
+    fn a_stream_reads_the_same_however_it_is_cut() {
+        let text =
+            format!("{HEADER} <handshake/>\n<presence from='b@example'><show>away</show></presence></stream:stream>");
+        let whole = read(&text, text.len()).expect("well-formed");
+        assert_eq!(whole.len(), 4);
+        assert_eq!(whole[0], Incoming::Header { id: Some("7".into()) });
+        assert_eq!(whole[3], Incoming::End);
+        let Incoming::Element(presence) = &whole[2] else { panic!("{whole:?}") };
+        assert!(presence.is("presence", ns::CLIENT), "{presence:?}");
+        assert_eq!(presence.get_child("show", ns::CLIENT).map(Element::text), Some("away".into()));
+        for size in 1..text.len() {
+            assert_eq!(read(&text, size).as_ref(), Ok(&whole), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_xmpp_is_refused() {
+        for (text, fault) in [
+            ("HTTP/1.1 400 Bad Request\r\n", Fault::NotWellFormed),
+            ("<html>", Fault::NotAStream),
+            ("<stream xmlns='jabber:client'>", Fault::NotAStream),
+            ("<!DOCTYPE lol [<!ENTITY a 'b'>]>", Fault::NotWellFormed),
+            (&format!("{HEADER}<a>&lol;</a>"), Fault::NotWellFormed),
+            (&format!("{HEADER}<?php ?>"), Fault::NotWellFormed),
+            (&format!("{HEADER}<!-- -->"), Fault::NotWellFormed),
+            (&format!("{HEADER}text"), Fault::NotWellFormed),
+            (&format!("{HEADER}<a></b>"), Fault::NotWellFormed),
+        ] {
+            let text = format!("{text}<a/>");
+            assert_eq!(read(&text, 7), Err(fault), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_on_both_sides() {
+        let nested = |depth: usize| format!("{HEADER}{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        assert_eq!(read(&nested(DEPTH_LIMIT), 100).map(|seen| seen.len()), Ok(2));
+        assert_eq!(read(&nested(DEPTH_LIMIT + 1), 100), Err(Fault::TooDeep));
+
+        let sized = |bytes: usize| format!("{HEADER}<a>{}</a>", "x".repeat(bytes - "<a></a>".len()));
+        assert_eq!(read(&sized(STANZA_LIMIT), 1000).map(|seen| seen.len()), Ok(2));
+        assert_eq!(read(&sized(STANZA_LIMIT + 1), 1000), Err(Fault::TooLarge));
+        assert_eq!(read(&sized(STANZA_LIMIT + 1), STANZA_LIMIT * 2), Err(Fault::TooLarge));
+        let endless = format!("{HEADER}<a b='{}", "x".repeat(STANZA_LIMIT * 2));
+        assert!(read(&endless, 4096).is_err());
+    }
+
+    #[test]
+    fn white_space_between_stanzas_never_adds_up() {
+        let text = format!("{HEADER}{}<a/>", " ".repeat(STANZA_LIMIT * 3));
+        assert_eq!(read(&text, 512).map(|seen| seen.len()), Ok(2));
+    }
+}

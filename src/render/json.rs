@@ -1,0 +1,80 @@
+//! `type=json`: one object with always the same keys in the same order, and the object that reports an error.
+
+use jid::BareJid;
+use serde_json::Value;
+
+use super::words::Wording;
+use crate::presence::Presence;
+
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// What is hidden or not known is null.
+pub fn json(jid: &BareJid, presence: &Presence, wording: Wording) -> String {
+    let online = presence.state.is_online();
+    object(&[
+        ("jid", jid.as_str().into()),
+        ("show", presence.state.name().into()),
+        ("status", wording.status(presence).as_deref().into()),
+        ("priority", online.then_some(presence.priority).into()),
+        ("label", wording.word(presence.state).into()),
+        ("since", Value::Null),
+    ]) + "\n"
+}
+
+/// `{"error":{"code":…,"message":…}}`
+pub fn error(code: u16, message: &str) -> String {
+    let inside = object(&[("code", code.into()), ("message", message.into())]);
+    format!("{{\"error\":{inside}}}\n")
+}
+
+/// A map of serde_json would sort the keys.
+fn object(members: &[(&str, Value)]) -> String {
+    let members: Vec<String> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Words;
+    use crate::presence::{State, Texts};
+
+    fn check(state: State, status: &str, priority: i8, expected: &str) {
+        let mut texts = Texts::default();
+        texts.insert("", status);
+        let wording = Wording { words: &Words::default(), langs: &[] };
+        let jid = BareJid::new("a@example.com").expect("a constant address");
+        let found = json(&jid, &Presence { state, texts, priority }, wording);
+        assert_eq!(found, format!("{expected}\n"));
+        serde_json::from_str::<Value>(&found).expect("it is JSON");
+    }
+
+    #[test]
+    fn always_the_same_keys() {
+        check(
+            State::Away,
+            "Lu\"nch\n</script>\u{1F642}",
+            -5,
+            r#"{"jid":"a@example.com","show":"away","status":"Lu\"nch\n</script>🙂","priority":-5,"label":"Away","since":null}"#,
+        );
+        check(
+            State::Available,
+            "",
+            0,
+            r#"{"jid":"a@example.com","show":"available","status":null,"priority":0,"label":"Available","since":null}"#,
+        );
+        check(
+            State::Offline,
+            "Gone",
+            0,
+            r#"{"jid":"a@example.com","show":"offline","status":"Gone","priority":null,"label":"Unavailable","since":null}"#,
+        );
+        check(
+            State::Forbidden,
+            "hidden",
+            7,
+            r#"{"jid":"a@example.com","show":"forbidden","status":null,"priority":null,"label":"Forbidden","since":null}"#,
+        );
+        assert_eq!(error(400, "a \"b\""), "{\"error\":{\"code\":400,\"message\":\"a \\\"b\\\"\"}}\n");
+    }
+}

@@ -1,0 +1,166 @@
+//! `type=image`: the icon of a state in the format and size asked for. An admin's own picture wins over the built-in
+//! one; what is there in the right size goes out as it is, everything else is scaled once and remembered.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::builtin::Drawing;
+use super::folder::Folder;
+use super::pixels;
+use crate::presence::State;
+
+/// What a picture is encoded as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    Png,
+    Gif,
+    WebP,
+    Svg,
+}
+
+impl Format {
+    pub const ALL: [Format; 4] = [Format::Png, Format::Gif, Format::WebP, Format::Svg];
+    /// As `format` and file names have them, in the order of `ALL`.
+    pub const NAMES: [&str; 4] = ["png", "gif", "webp", "svg"];
+
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Png => "image/png",
+            Format::Gif => "image/gif",
+            Format::WebP => "image/webp",
+            Format::Svg => "image/svg+xml",
+        }
+    }
+}
+
+/// All icons: what was loaded, and what was made from it.
+#[derive(Debug, Default)]
+pub struct Icons {
+    folder: Folder,
+    made: Mutex<Made>,
+}
+
+impl Icons {
+    /// The built-in icons, behind those of the folder.
+    pub fn new(folder: Folder) -> Icons {
+        Icons { folder, made: Mutex::default() }
+    }
+
+    /// The file for a state. What is not there in this size is computed on the caller's thread the first time.
+    pub fn picture(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
+        if let Some(file) = self.ready(state, format, size_px) {
+            return file;
+        }
+        let key = (state, format, size_px);
+        if let Some(file) = self.made().find(key) {
+            return file;
+        }
+        let file = self.make(state, format, size_px);
+        self.made().keep(key, &file);
+        file
+    }
+
+    /// What needs no pixel touched.
+    fn ready(&self, state: State, format: Format, size_px: u16) -> Option<Vec<u8>> {
+        if format == Format::Svg {
+            let own = self.folder.drawing(state).map(<[u8]>::to_vec);
+            return Some(own.unwrap_or_else(|| Drawing::of(state).svg(size_px).into()));
+        }
+        match self.folder.picture(state, format) {
+            Some(own) => (own.format == format && own.side_px == u32::from(size_px)).then(|| own.bytes.clone()),
+            None => Drawing::of(state).exact(format, size_px).map(<[u8]>::to_vec),
+        }
+    }
+
+    fn make(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
+        let (source, source_format) = match self.folder.picture(state, format) {
+            Some(own) => (own.bytes.as_slice(), own.format),
+            None => (Drawing::of(state).next_larger(size_px), Format::Png),
+        };
+        let image = pixels::decode(source, source_format).expect("the folder's loader or a test decoded it");
+        pixels::encode(pixels::fit(image, size_px), format).expect("memory takes everything")
+    }
+
+    /// A panic elsewhere leaves the map whole: nothing is called while it is held.
+    fn made(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Key = (State, Format, u16);
+
+/// The pictures made so far. A site shows one or two sizes; whoever asks for all of them empties the memory again and
+/// again, and nobody else notices.
+#[derive(Debug, Default)]
+struct Made {
+    files: HashMap<Key, Vec<u8>>,
+    bytes: usize,
+}
+
+const MADE_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+impl Made {
+    fn find(&self, key: Key) -> Option<Vec<u8>> {
+        self.files.get(&key).cloned()
+    }
+
+    fn keep(&mut self, key: Key, file: &[u8]) {
+        // Two requests may have made the same one.
+        if file.len() > MADE_MAX_BYTES || self.files.contains_key(&key) {
+            return;
+        }
+        if self.bytes + file.len() > MADE_MAX_BYTES {
+            *self = Made::default();
+        }
+        self.bytes += file.len();
+        self.files.insert(key, file.to_vec());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(file: &[u8], format: Format) -> (u32, u32) {
+        pixels::decode(file, format).expect("it is a picture").dimensions()
+    }
+
+    #[test]
+    fn every_state_in_every_format_at_odd_sizes() {
+        let icons = Icons::default();
+        for state in State::ALL {
+            for format in [Format::Png, Format::Gif, Format::WebP] {
+                for size_px in [8, 16, 17, 40] {
+                    let file = icons.picture(state, format, size_px);
+                    assert_eq!(side(&file, format), (size_px.into(), size_px.into()), "{state:?} {format:?}");
+                    assert_eq!(file, icons.picture(state, format, size_px), "made and remembered are one");
+                }
+            }
+        }
+        assert_eq!(side(&icons.picture(State::Away, Format::Png, 1024), Format::Png), (1024, 1024));
+    }
+
+    #[test]
+    fn the_common_case_touches_no_pixel() {
+        let icons = Icons::default();
+        for format in [Format::Png, Format::Gif, Format::Svg] {
+            assert!(icons.ready(State::Away, format, 16).is_some(), "{format:?}");
+        }
+        icons.picture(State::Away, Format::Png, 512);
+        assert!(icons.made().files.is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_limit() {
+        let key = |size_px| (State::Away, Format::Png, size_px);
+        let mut made = Made::default();
+        made.keep(key(1), &vec![0; MADE_MAX_BYTES - 1]);
+        made.keep(key(2), &[0]);
+        made.keep(key(2), &[0]);
+        assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
+        made.keep(key(3), &vec![0; MADE_MAX_BYTES + 1]);
+        assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
+        made.keep(key(3), &[0]);
+        assert_eq!((made.files.len(), made.bytes), (1, 1));
+    }
+}

@@ -1,0 +1,92 @@
+//! One configuration and everything that lives as long as it: the icons, the cache, and a prober for each identity.
+//! A reload opens a new one beside the old, which goes when its last request is answered.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::cache::{Cache, Found, Renewal, wall_clock};
+use crate::config::{Config, Identity};
+use crate::probe::prober::{Manner, Prober};
+use crate::render::picture::Icons;
+use crate::web;
+use crate::web::request::Request;
+use crate::web::response::Response;
+
+/// How long this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// A daemon of its own: sessions linger.
+    Resident,
+    /// One of many that a web server starts and stops: a session is closed at once, so that the others get their turn.
+    Pooled,
+    /// CGI: one answer.
+    Single,
+}
+
+/// See the module.
+pub struct Site {
+    config: Config,
+    icons: Icons,
+    cache: Arc<Cache>,
+    probers: Vec<(String, Prober)>,
+}
+
+/// The tasks of a site: they end by themselves once it is dropped.
+pub struct Sessions(Vec<JoinHandle<()>>);
+
+impl Site {
+    /// `directory` is where processes take turns; within a tokio runtime.
+    pub fn open(config: Config, icons: Icons, directory: Option<PathBuf>, life: Life) -> (Site, Sessions) {
+        let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
+        let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
+        let (mut probers, mut tasks) = (Vec::new(), Vec::new());
+        for identity in &config.identities {
+            let linger = if life == Life::Resident { identity.linger } else { Some(Duration::ZERO) };
+            let manner = Manner { directory: directory.clone(), linger, ..Manner::default() };
+            let (prober, task) = Prober::spawn(identity.clone(), manner);
+            probers.push((identity.name.clone(), prober));
+            tasks.push(task);
+        }
+        (Site { config, icons, cache, probers }, Sessions(tasks))
+    }
+
+    /// The answer to one request.
+    pub async fn answer(&self, request: &Request) -> Response {
+        let find = async |identity: &Identity, jid, deadline| self.find(identity, jid, deadline).await;
+        web::answer::answer(&self.config, &self.icons, request, find).await
+    }
+
+    async fn find(&self, identity: &Identity, jid: BareJid, deadline: Instant) -> Found {
+        let prober = self.probers.iter().find(|(name, _)| *name == identity.name).map(|(_, prober)| prober.clone());
+        let asked = jid.clone();
+        let lookup = || async move {
+            let prober = prober.ok_or(Duration::from_secs(1))?;
+            let answer = prober.ask(asked.clone(), deadline).await;
+            answer.map(|answer| answer.presence).map_err(|unasked| {
+                log::info!("{asked}: {}", unasked.failure);
+                unasked.retry_after
+            })
+        };
+        self.cache.find(&jid, deadline, lookup).await
+    }
+}
+
+impl Sessions {
+    pub fn are_closed(&self) -> bool {
+        self.0.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits until every session is closed; their [`Site`] is to be dropped before.
+    pub async fn closed(self) {
+        for task in self.0 {
+            if let Err(error) = task.await {
+                log::error!("a session's task: {error}");
+            }
+        }
+    }
+}

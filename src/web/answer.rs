@@ -1,0 +1,170 @@
+//! The product on one page: a request becomes a response. Who may be asked about is decided by `access`, the one fact
+//! from outside is handed in by `find`, the body is made by `render`; here is what is told to whom, under which status
+//! and headers.
+
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::time::Instant;
+
+use super::caching::{self, Scope};
+use super::languages;
+use super::redirect::is_page_visit;
+use super::refusal::Refusal;
+use super::request::{Form, Kind, METHODS, Method, Query, Request};
+use super::response::{FETCH_VARY, Response};
+use crate::access::{self, Decision};
+use crate::cache::Found;
+use crate::config::{Config, Identity, Visibility};
+use crate::presence::{Presence, State};
+use crate::render::picture::{Format, Icons};
+use crate::render::words::Wording;
+use crate::render::{json, markup, text};
+
+/// Answers one request. `find` tells what is known about an address through an identity; it is asked at most once and
+/// is back by the deadline it gets.
+pub async fn answer(
+    config: &Config,
+    icons: &Icons,
+    request: &Request,
+    find: impl AsyncFnOnce(&Identity, BareJid, Instant) -> Found,
+) -> Response {
+    let site = Site { config, icons, request };
+    if request.method() == Some(Method::Options) {
+        return Response::preflight(site.is_shared(access::is_open(config))).seal(request);
+    }
+    let query = match Query::parse(request, &config.images.redirect_hosts) {
+        Ok(query) => query,
+        Err(refusal) => return site.refuse(&refusal).seal(request),
+    };
+    let (found, is_open) = match access::decide(config, &query.jid) {
+        Decision::Ask(identity) => {
+            let deadline = request.arrived + identity.timeout;
+            let found = find(identity, query.jid.clone(), deadline).await;
+            (found, identity.visibility == Visibility::Anyone)
+        }
+        Decision::Forbidden => {
+            (Found::Known { presence: Presence::bare(State::Forbidden), age: Duration::ZERO }, false)
+        }
+    };
+    site.tell(&query, &found, is_open).seal(request)
+}
+
+/// What every answer to one request is made from.
+struct Site<'a> {
+    config: &'a Config,
+    icons: &'a Icons,
+    request: &'a Request,
+}
+
+impl Site<'_> {
+    /// The answer about somebody. `is_open`: it depends on no requester.
+    fn tell(&self, query: &Query, found: &Found, is_open: bool) -> Response {
+        let unknown = Presence::bare(State::Unknown);
+        let (presence, age, retry_after) = match found {
+            Found::Known { presence, age } => (presence, *age, None),
+            Found::Nothing { retry_after } => (&unknown, Duration::ZERO, Some(*retry_after)),
+        };
+        // All refusals look alike, whichever identity they come from and whether it serves the domain at all.
+        let is_open = if presence.state == State::Forbidden { access::is_open(self.config) } else { is_open };
+        let mut response = self.body(query, presence, is_open);
+        let scope = self.scope(query, &response, presence.state, is_open);
+        response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
+        // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
+        if let Some(pause) = retry_after.filter(|_| response.status != 302) {
+            response = response.with("Retry-After", pause.as_millis().div_ceil(1000).max(1).to_string());
+        }
+        if let Some(vary) = vary(query) {
+            response = response.with("Vary", vary);
+        }
+        if self.is_shared(is_open) { response.shared() } else { response }
+    }
+
+    /// The answer to a request that cannot be read: one line that names the parameter and the rule, or the picture
+    /// that says nothing is known.
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        let status = refusal.fault.status();
+        let line = refusal.fault.to_string();
+        let mut response = match refusal.form.kind {
+            Kind::Image => self.picture(status, State::Unknown, &refusal.form),
+            Kind::Json => Response::new(status, json::CONTENT_TYPE, json::error(status, &line)),
+            Kind::Text | Kind::Xml => Response::new(status, text::CONTENT_TYPE, line + "\n"),
+        };
+        response = response.with("Cache-Control", "no-store");
+        if status == 405 {
+            response = response.with("Allow", METHODS);
+        }
+        if self.is_shared(access::is_open(self.config)) { response.shared() } else { response }
+    }
+
+    fn body(&self, query: &Query, presence: &Presence, is_open: bool) -> Response {
+        let state = presence.state;
+        let langs = self.langs(query);
+        let wording = Wording { words: &self.config.words, langs: &langs };
+        // Pictures are 200 whatever they show: proxies and image caches replace the body of an error.
+        let status = match (query.form.kind, state) {
+            (Kind::Json, State::Forbidden) => 403,
+            (Kind::Text | Kind::Xml | Kind::Json, State::Unknown) => 503,
+            _ => 200,
+        };
+        match query.form.kind {
+            Kind::Image => match query.redirects.target(state).filter(|_| !is_page_visit(self.request)) {
+                Some(location) => Response::new(302, text::CONTENT_TYPE, "").with("Location", location),
+                None => self.picture(status, state, &query.form),
+            },
+            Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
+            Kind::Xml => {
+                let believed = query.req_jid.as_ref().filter(|_| !is_open);
+                Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, believed, presence, wording))
+            }
+            Kind::Json => Response::new(status, json::CONTENT_TYPE, json::json(&query.jid, presence, wording)),
+        }
+    }
+
+    fn picture(&self, status: u16, state: State, form: &Form) -> Response {
+        let file = self.icons.picture(state, form.format, form.size_px);
+        let response = Response::new(status, form.format.content_type(), file);
+        if form.format == Format::Svg { response.confined() } else { response }
+    }
+
+    /// Programs compare the words of `text` and `xml`: there only the parameter counts.
+    fn langs(&self, query: &Query) -> Vec<String> {
+        let header = || languages::accepted(self.request.var("HTTP_ACCEPT_LANGUAGE").unwrap_or_default());
+        match (&query.langs, query.form.kind) {
+            (Some(langs), _) => langs.clone(),
+            (None, Kind::Json) => header(),
+            (None, Kind::Image | Kind::Text | Kind::Xml) => Vec::new(),
+        }
+    }
+
+    fn scope(&self, query: &Query, response: &Response, state: State, is_open: bool) -> Scope {
+        let is_refused = state == State::Forbidden && !is_open;
+        if self.request.method() == Some(Method::Post) || response.status >= 400 || state == State::Unknown {
+            Scope::Nobody
+        } else if self.request.has_login() {
+            Scope::Login
+        } else if is_refused || may_redirect(query) {
+            Scope::Private
+        } else {
+            Scope::Public
+        }
+    }
+
+    /// May scripts of any other site read it? Not where a login may have had a say.
+    fn is_shared(&self, is_open: bool) -> bool {
+        is_open && !self.request.has_login()
+    }
+}
+
+/// True where a redirect parameter has a say in the answer; other types only check them.
+fn may_redirect(query: &Query) -> bool {
+    query.form.kind == Kind::Image && !query.redirects.is_empty()
+}
+
+fn vary(query: &Query) -> Option<&'static str> {
+    match query.form.kind {
+        Kind::Json if query.langs.is_none() => Some("Accept-Language"),
+        Kind::Image if may_redirect(query) => Some(FETCH_VARY),
+        _ => None,
+    }
+}

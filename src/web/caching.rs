@@ -1,0 +1,83 @@
+//! How long an answer may be kept, and by whom: the Cache-Control of RFC 9111 and RFC 5861, and Age beside it. Who is
+//! in which scope is decided by `answer`.
+
+use std::time::Duration;
+
+use crate::config::CacheSettings;
+use crate::presence::State;
+
+/// Who may keep an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Nobody,
+    /// A login was told of: the visitor's browser, if it asks again every time.
+    Login,
+    /// The visitor's browser.
+    Private,
+    Public,
+}
+
+/// The headers for an answer about `state` that was learnt `age` ago. A refusal may never outlive its `ttl`, so that
+/// nobody may serve it stale.
+pub fn headers(scope: Scope, settings: &CacheSettings, state: State, age: Duration) -> Vec<(&'static str, String)> {
+    let private = if scope == Scope::Private { "private, " } else { "" };
+    let control = match (scope, settings.ttl.checked_sub(age)) {
+        (Scope::Nobody, _) => "no-store".to_owned(),
+        (Scope::Login, _) => "private, no-cache".to_owned(),
+        // Caches count Age against max-age: beside anything but 0 it would be counted twice.
+        (_, None) => {
+            return vec![("Cache-Control", format!("{private}max-age=0")), ("Age", age.as_secs().to_string())];
+        }
+        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()),
+        (Scope::Public, Some(rest)) if state == State::Forbidden => format!("public, max-age={}", rest.as_secs()),
+        (Scope::Public, Some(rest)) => format!(
+            "public, max-age={}, stale-while-revalidate={}, stale-if-error={}",
+            rest.as_secs(),
+            settings.refresh.as_secs(),
+            settings.stale.as_secs(),
+        ),
+    };
+    vec![("Cache-Control", control)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_the_contract() {
+        let settings = CacheSettings {
+            ttl: Duration::from_secs(30),
+            refresh: Duration::from_secs(10),
+            stale: Duration::from_secs(300),
+            entries: 1,
+            directory: None,
+        };
+        let (away, forbidden) = (State::Away, State::Forbidden);
+        let rows: [(Scope, State, u64, &str, Option<&str>); 17] = [
+            (Scope::Public, away, 0, "public, max-age=30, stale-while-revalidate=10, stale-if-error=300", None),
+            (Scope::Public, away, 1, "public, max-age=29, stale-while-revalidate=10, stale-if-error=300", None),
+            (Scope::Public, away, 10_500, "public, max-age=19, stale-while-revalidate=10, stale-if-error=300", None),
+            (Scope::Public, away, 30_000, "public, max-age=0, stale-while-revalidate=10, stale-if-error=300", None),
+            (Scope::Public, away, 30_001, "max-age=0", Some("30")),
+            (Scope::Public, away, 299_900, "max-age=0", Some("299")),
+            (Scope::Public, forbidden, 0, "public, max-age=30", None),
+            (Scope::Public, forbidden, 30_000, "public, max-age=0", None),
+            (Scope::Public, forbidden, 31_000, "max-age=0", Some("31")),
+            (Scope::Private, away, 0, "private, max-age=30", None),
+            (Scope::Private, away, 12_000, "private, max-age=18", None),
+            (Scope::Private, away, 31_000, "private, max-age=0", Some("31")),
+            (Scope::Private, forbidden, 0, "private, max-age=30", None),
+            (Scope::Login, away, 0, "private, no-cache", None),
+            (Scope::Login, away, 31_000, "private, no-cache", None),
+            (Scope::Nobody, away, 0, "no-store", None),
+            (Scope::Nobody, away, 31_000, "no-store", None),
+        ];
+        for (scope, state, age_ms, control, age) in rows {
+            let mut expected = vec![("Cache-Control", control.to_owned())];
+            expected.extend(age.map(|age| ("Age", age.to_owned())));
+            let found = headers(scope, &settings, state, Duration::from_millis(age_ms));
+            assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The documents say what the program does: the reference in the README is the table of keys, and the configurations
+//! people copy from it are accepted.
+
+use std::fs;
+use std::path::Path;
+
+use webpresence::config;
+
+const BEGIN: &str = "<!-- reference: written by `UPDATE_REFERENCE=1 cargo test --test documents` -->\n";
+const END: &str = "<!-- reference ends -->";
+
+fn readme() -> String {
+    fs::read_to_string("README.md").expect("README.md is there")
+}
+
+#[test]
+fn the_reference_is_the_table_of_keys() {
+    let text = readme();
+    let (front, rest) = text.split_once(BEGIN).expect("the reference begins");
+    let (shown, back) = rest.split_once(END).expect("the reference ends");
+    let reference = format!("\n{}\n", config::reference());
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        fs::write("README.md", format!("{front}{BEGIN}{reference}{END}{back}")).expect("README.md can be written");
+        return;
+    }
+    assert_eq!(shown, reference, "rewrite it: UPDATE_REFERENCE=1 cargo test --test documents");
+}
+
+#[test]
+fn the_configurations_of_the_readme_are_accepted() {
+    let text = readme();
+    let blocks: Vec<_> = text.split("```ini\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty(), "the README shows a configuration");
+    for block in blocks {
+        if let Err(errors) = config::parse(block, Path::new("README.md")) {
+            panic!("{block}\n{errors}");
+        }
+    }
+}
+
+#[test]
+fn every_file_the_documents_name_is_there() {
+    for document in ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(document).expect("the document is there");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            assert!(target.contains("://") || Path::new(target).exists(), "{document}: {target} is missing");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What the contract says of each situation, as files: states by types and texts, refusals, redirects, headers.
+
+use super::*;
+
+/// Status texts, the hostile ones included, by a name for the file.
+fn texts() -> Vec<(&'static str, String)> {
+    let rows = [
+        ("no text", ""),
+        ("plain", "Out for lunch"),
+        ("markup", "\"quoted\" & 'single' <script>alert(1)</script> ]]> <!-- &amp;"),
+        ("emoji", "🙂 Grüße aus Zürich 👩‍💻"),
+        ("right to left", "שלום \u{202e}abc\u{202c}"),
+        ("control", "a\u{0}b\u{1}\u{1b}[31m\u{7f}\u{fffe}\u{ffff}c"),
+        ("only control", "\u{1}\u{2}"),
+        ("lines", "  first\r\n\tsecond\n\n third\u{2028}fourth  "),
+        ("null", "null"),
+    ];
+    let mut texts = rows.map(|(name, text)| (name, text.to_owned())).to_vec();
+    texts.push(("64 KiB", "long ".repeat(64 * 1024 / 5)));
+    texts
+}
+
+fn found(state: State, text: &str) -> Found {
+    if state == State::Unknown { nothing() } else { known(state, text, if text.is_empty() { 0 } else { 5 }) }
+}
+
+#[test]
+fn every_state_as_text_xml_and_json() {
+    for kind in ["text", "xml", "json"] {
+        let mut all = String::new();
+        for state in State::ALL {
+            for (name, text) in texts() {
+                let response = told(&open_site(), &get(&format!("jid=a@example.com&type={kind}")), found(state, &text));
+                all += &format!("### {}, {name}\n{}\n", state.name(), written(&response));
+            }
+        }
+        check(&format!("{kind}.txt"), &all);
+    }
+}
+
+#[test]
+fn every_state_as_a_picture() {
+    let mut all = String::new();
+    for state in State::ALL {
+        for form in ["", "&format=gif", "&format=webp", "&format=svg", "&size=24&scale=2", "&format=svg&size=64"] {
+            let response = told(&open_site(), &get(&format!("jid=a@example.com{form}")), found(state, "Lunch"));
+            all += &format!("### {} {form}\n{}\n", state.name(), written(&response));
+        }
+    }
+    check("image.txt", &all);
+}
+
+#[test]
+fn refusals() {
+    let long = |name: &str, bytes: usize| format!("jid=a@example.com&type=text&{name}=/{}", "a".repeat(bytes));
+    let mut all = String::new();
+    for query in [
+        "".to_owned(),
+        "jid=".to_owned(),
+        "jid=a@example.com/home".to_owned(),
+        "jid=a@b@c&type=text".to_owned(),
+        "jid=a@b@c&type=xml".to_owned(),
+        "jid=a@b@c&type=json".to_owned(),
+        "jid=a@b@c&format=svg&size=32".to_owned(),
+        "jid=a@example.com,b@example.com&type=json".to_owned(),
+        "jid=%FF&type=text".to_owned(),
+        "jid=a%0Ab@example.com&type=text".to_owned(),
+        "jid=a@example.com&type=".to_owned(),
+        "jid=a@example.com&type=Image".to_owned(),
+        "jid=a@example.com&type=html".to_owned(),
+        "jid=a@example.com&format=jpeg".to_owned(),
+        "jid=a@example.com&type=text&size=7".to_owned(),
+        "jid=a@example.com&type=text&scale=3".to_owned(),
+        "jid=a@example.com&type=json&lang=%22".to_owned(),
+        "jid=a@example.com&type=json&images=javascript:alert(1)".to_owned(),
+        "jid=a@example.com&type=text&dnd=//user@evil.example/".to_owned(),
+        long("images", 2048),
+        long("x", 8192),
+    ] {
+        let (response, asked) = ask(&open_site(), &get(&query), known(State::Away, "", 0));
+        assert_eq!(asked, None, "nothing is looked up for {query}");
+        let shown: String = query.chars().take(100).collect();
+        all += &format!("### {shown}\n{}\n", written(&response));
+    }
+    check("refusals.txt", &all);
+}
+
+#[test]
+fn redirects() {
+    let images = "images=http://www.example.com/images/--IMAGE--.gif";
+    let mut all = String::new();
+    for state in State::ALL {
+        for redirect in
+            [images, &format!("{images}&dnd=/busy.png&unknown=/who.png"), "dnd=/busy.png", "offline=/off.png"]
+        {
+            let response = told(&open_site(), &get(&format!("jid=a@example.com&{redirect}")), found(state, ""));
+            all += &format!("### {} {redirect}\n{}\n", state.name(), written(&response));
+        }
+    }
+    check("redirects.txt", &all);
+}
+
+#[test]
+fn headers() {
+    let (xml, image) = ("jid=a@example.com&type=xml", "jid=a@example.com&images=/--IMAGE--.png");
+    let accept_language: &[(&str, &[u8])] = &[("HTTP_ACCEPT_LANGUAGE", b"de-AT, en;q=0.5")];
+    let old = Duration::from_secs(45);
+    let rows: Vec<(&str, Request, Found)> = vec![
+        ("HEAD", request("HEAD", xml.as_bytes(), &[]), known(State::Away, "", 0)),
+        ("POST", request("POST", xml.as_bytes(), &[]), known(State::Away, "", 0)),
+        ("PUT", request("PUT", b"jid=a@example.com&type=json", &[]), known(State::Away, "", 0)),
+        ("HEAD of a refusal", request("HEAD", b"type=text", &[]), known(State::Away, "", 0)),
+        ("OPTIONS", request("OPTIONS", b"", &[]), known(State::Away, "", 0)),
+        ("OPTIONS with a login", request("OPTIONS", b"", &[("REMOTE_USER", b"x")]), known(State::Away, "", 0)),
+        ("12.5 seconds old", get(xml), aged(State::Away, "", 0, Duration::from_millis(12_500))),
+        ("older than ttl", get(xml), aged(State::Away, "", 0, old)),
+        ("older than ttl, redirect", get(image), aged(State::Away, "", 0, old)),
+        ("version known", request("GET", xml.as_bytes(), &[("HTTP_IF_NONE_MATCH", b"*")]), known(State::Away, "", 0)),
+        (
+            "version known, POST",
+            request("POST", xml.as_bytes(), &[("HTTP_IF_NONE_MATCH", b"*")]),
+            known(State::Away, "", 0),
+        ),
+        (
+            "version known, JSON, older than ttl",
+            request("GET", b"jid=a@example.com&type=json", &[("HTTP_IF_NONE_MATCH", b"*")]),
+            aged(State::Away, "", 0, old),
+        ),
+        ("REMOTE_USER", request("GET", xml.as_bytes(), &[("REMOTE_USER", b"x")]), known(State::Away, "", 0)),
+        (
+            "Authorization",
+            request("GET", xml.as_bytes(), &[("HTTP_AUTHORIZATION", b"Basic x")]),
+            known(State::Away, "", 0),
+        ),
+        (
+            "AUTH_TYPE, redirect",
+            request("GET", image.as_bytes(), &[("AUTH_TYPE", b"Basic")]),
+            known(State::Away, "", 0),
+        ),
+        ("REMOTE_USER, not known", request("GET", xml.as_bytes(), &[("REMOTE_USER", b"x")]), nothing()),
+        ("an empty REMOTE_USER", request("GET", xml.as_bytes(), &[("REMOTE_USER", b"")]), known(State::Away, "", 0)),
+        (
+            "page visit",
+            request("GET", image.as_bytes(), &[("HTTP_SEC_FETCH_DEST", b"document")]),
+            known(State::Away, "", 0),
+        ),
+        (
+            "redirect parameter that text has no use for",
+            get("jid=a@example.com&type=text&images=/x"),
+            known(State::Away, "", 0),
+        ),
+        (
+            "JSON, Accept-Language",
+            request("GET", b"jid=a@example.com&type=json", accept_language),
+            known(State::Offline, "", 0),
+        ),
+        (
+            "JSON, lang",
+            request("GET", b"jid=a@example.com&type=json&lang=en", accept_language),
+            known(State::Offline, "", 0),
+        ),
+        ("XML, Accept-Language", request("GET", xml.as_bytes(), accept_language), known(State::Offline, "", 0)),
+        ("XML, lang", get("jid=a@example.com&type=xml&lang=de"), known(State::Offline, "", 0)),
+        ("component", get("jid=rooms.example.com&type=xml"), known(State::Available, "", 0)),
+    ];
+    let mut all = String::new();
+    for (name, request, found) in rows {
+        all += &format!("### {name}\n{}\n", written(&told(&open_site(), &request, found)));
+    }
+    for (name, query) in [
+        ("user", "jid=a@example.com&type=xml"),
+        ("user, requester", "jid=a@example.com&type=xml&req_jid=b@example.com"),
+        ("user as JSON", "jid=a@example.com&type=json"),
+        ("component", "jid=rooms.example.com&type=xml&req_jid=b@example.com"),
+        ("refused request", "type=text"),
+    ] {
+        let response = told(&closed_site(), &get(query), known(State::Available, "", 0));
+        all += &format!("### visible to subscribers, {name}\n{}\n", written(&response));
+    }
+    check("headers.txt", &all);
+}
+
+/// The texts in several languages, and the words, follow `lang`; only for `json` also the browser's languages.
+#[test]
+fn languages() {
+    let mut texts = Texts::default();
+    texts.insert("", "Lunch");
+    texts.insert("de", "Mittag");
+    let presence = Presence { state: State::Away, texts, priority: 0 };
+    for (query, text) in [
+        ("type=text", "Lunch\n"),
+        ("type=text&lang=de-AT", "Mittag\n"),
+        ("type=text&lang=fr,de", "Mittag\n"),
+        ("type=xml", "<presence from=\"a@example.com\"><show>away</show><status>Lunch</status></presence>\n"),
+        (
+            "type=json",
+            "{\"jid\":\"a@example.com\",\"show\":\"away\",\"status\":\"Mittag\",\"priority\":0,\"label\":\"Away\",\"since\":null}\n",
+        ),
+    ] {
+        let request =
+            request("GET", format!("jid=a@example.com&{query}").as_bytes(), &[("HTTP_ACCEPT_LANGUAGE", b"de")]);
+        let found = Found::Known { presence: presence.clone(), age: Duration::ZERO };
+        assert_eq!(str::from_utf8(&told(&open_site(), &request, found).body), Ok(text), "{query}");
+    }
+}
+
+/// An answer is made inside a task that any thread may go on with.
+#[test]
+fn answers_move_between_threads() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime without I/O");
+    let task = async {
+        let (config, icons, request) = (open_site(), Icons::default(), get("jid=a@example.com&type=text"));
+        answer(&config, &icons, &request, async |_: &Identity, _: BareJid, _: Instant| {
+            tokio::task::yield_now().await;
+            known(State::Dnd, "", 0)
+        })
+        .await
+    };
+    let response = runtime.block_on(async { tokio::spawn(task).await }).expect("it does not panic");
+    assert_eq!(response.body, b"Do not disturb\n");
+}

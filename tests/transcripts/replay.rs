@@ -1,0 +1,383 @@
+//! Plays one transcript: it stands for the server, the network and the clock of a session, and writes down what the
+//! session does, so that the account can be compared with the file as a whole. A line says what the world does
+//! (`identity`, `known`, `ask`, `subscribe`, `S`, `after`) or what the session does in return (everything else).
+
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::time::Instant;
+use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, Visibility};
+use webpresence::presence::{Rule, State, Texts};
+use webpresence::probe::facts::Facts;
+use webpresence::probe::session::{Session, Step};
+use webpresence::probe::{Answer, Failure};
+
+/// How long a question may take, by the fake clock.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the server's bytes arrive.
+#[derive(Clone, Copy, Debug)]
+pub enum Cut {
+    /// What the file lists without a line of ours in between comes in one piece.
+    Nowhere,
+    /// Every byte on its own.
+    Everywhere,
+    /// Everything that would come in one piece comes in two, the first of so many bytes.
+    After(usize),
+}
+
+/// One answer of the session.
+pub struct Told {
+    pub id: u64,
+    pub answer: Result<Answer, Failure>,
+    /// Only the deadline brought it.
+    pub at_deadline: bool,
+}
+
+/// A session and its surroundings.
+pub struct Replay {
+    pub session: Session,
+    pub now: Instant,
+    pub failure: Option<Failure>,
+    /// Everything the session wrote.
+    pub said: String,
+    /// Everything the server sent.
+    pub heard: String,
+    /// Bytes of the longest piece.
+    pub longest: usize,
+    /// Questions and their deadlines, until they are answered.
+    pub asked: Vec<(u64, Instant)>,
+    /// The answers so far.
+    pub answers: Vec<Told>,
+    cut: Cut,
+    unsaid: String,
+    settled: Vec<String>,
+    was_open: bool,
+    round_trips: usize,
+    awaits_reply: bool,
+}
+
+impl Replay {
+    /// Plays `script` to its end. Returns where that leads, and the account.
+    pub fn of(script: &str, cut: Cut) -> (Replay, String) {
+        let (mut replay, mut account, mut piece) = (Replay::new(script, cut), String::new(), String::new());
+        for line in script.lines() {
+            let word = line.split([':', '*', ' ']).next().filter(|_| !line.is_empty()).unwrap_or("#");
+            if !piece.is_empty() && !matches!(word, "S" | "#") {
+                replay.arrive(&std::mem::take(&mut piece));
+                replay.act(&mut account);
+            }
+            match word {
+                "S" => {
+                    if piece.is_empty() {
+                        replay.act(&mut account);
+                    }
+                    piece.push_str(&server_says(line).expect("this is such a line"));
+                }
+                "ask" | "ask-pending" | "subscribe" => replay.put(line),
+                "after" => {
+                    replay.act(&mut account);
+                    replay.pass(milliseconds(line));
+                }
+                "wait" => {
+                    replay.wait(&mut account);
+                    continue;
+                }
+                "#" | "identity" | "known" => {}
+                // What the session does is written anew.
+                _ => {
+                    replay.act(&mut account);
+                    continue;
+                }
+            }
+            account.push_str(line);
+            account.push('\n');
+        }
+        replay.arrive(&piece);
+        replay.act(&mut account);
+        for (id, _) in replay.asked.iter().filter(|_| replay.failure.is_none()) {
+            account.push_str(&format!("unanswered: {id}\n"));
+        }
+        account.push_str(&format!("round trips: {}\n", replay.round_trips));
+        (replay, account)
+    }
+
+    fn new(script: &str, cut: Cut) -> Replay {
+        let (now, mut facts) = (Instant::now(), Facts::default());
+        for known in script.lines().filter_map(|line| line.strip_prefix("known: ")) {
+            match known.split_once(' ').expect("a fact") {
+                ("consent", jid) => facts.learn_consent(&bare(jid), now),
+                (domain, kind) => facts.learn_kind(domain, server(kind).expect("a kind of server")),
+            }
+        }
+        let identity = script.lines().find_map(|line| line.strip_prefix("identity: ")).expect("an identity");
+        let (identity, nonce) = read_identity(identity);
+        // The TCP connection is the first round trip, direct TLS 1.3 the second.
+        let round_trips = if !identity.is_component() && identity.security == Security::Direct { 2 } else { 1 };
+        Replay {
+            session: Session::new(&identity, facts, nonce),
+            now,
+            failure: None,
+            said: String::new(),
+            heard: String::new(),
+            longest: 0,
+            asked: Vec::new(),
+            answers: Vec::new(),
+            cut,
+            unsaid: String::new(),
+            settled: Vec::new(),
+            was_open: false,
+            round_trips,
+            awaits_reply: false,
+        }
+    }
+
+    fn put(&mut self, line: &str) {
+        let words: Vec<_> = line.splitn(4, ' ').collect();
+        let (id, jid, until) = (words[1].parse().expect("an id"), bare(words[2]), self.now + TIMEOUT);
+        self.asked.push((id, until));
+        match words[0] {
+            "ask" => self.session.ask(id, jid, until),
+            "ask-pending" => self.session.ask_pending(id, jid, until),
+            _ => self.session.subscribe(id, jid, until),
+        }
+    }
+
+    /// The server's bytes, in the pieces that were wished.
+    pub fn arrive(&mut self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.round_trips += usize::from(std::mem::take(&mut self.awaits_reply));
+        self.heard.push_str(text);
+        self.longest = self.longest.max(text.len());
+        let cuts = match self.cut {
+            Cut::Nowhere => 0..0,
+            Cut::Everywhere => 1..text.len(),
+            Cut::After(bytes) => bytes..text.len().min(bytes + 1),
+        };
+        let mut done = 0;
+        for end in cuts.chain([text.len()]) {
+            self.receive(&text.as_bytes()[done..end]);
+            done = end;
+        }
+    }
+
+    pub fn receive(&mut self, bytes: &[u8]) {
+        if self.failure.is_some() {
+            return;
+        }
+        match self.session.receive(bytes, self.now) {
+            Err(failure) => {
+                self.failure = Some(failure.clone());
+                self.settled.push(format!("failure: {failure:?}\n"));
+            }
+            Ok(()) => drop(self.drive()),
+        }
+    }
+
+    /// Does what the session wants, but for TLS. Returns its last wish.
+    pub fn drive(&mut self) -> Option<Step> {
+        if self.failure.is_some() {
+            return None;
+        }
+        loop {
+            let step = self.session.step(self.now);
+            self.collect();
+            match step {
+                Step::Send(bytes) => {
+                    self.unsaid.push_str(std::str::from_utf8(&bytes).expect("XML is UTF-8"));
+                }
+                step => return Some(step),
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        for (id, answer) in self.session.answers(self.now) {
+            let until = self.settle(id, told(id, &answer));
+            self.answers.push(Told { id, answer, at_deadline: self.now >= until });
+        }
+        for (id, consent) in self.session.consents(self.now) {
+            self.settle(
+                id,
+                match consent {
+                    Ok(consent) => format!("consent {id}: {consent:?}\n"),
+                    Err(failure) => format!("failure {id}: {failure:?}\n"),
+                },
+            );
+        }
+    }
+
+    /// Returns when the question had to be settled.
+    fn settle(&mut self, id: u64, outcome: String) -> Instant {
+        let place = self.asked.iter().position(|(asked, _)| *asked == id);
+        let (_, until) = self.asked.remove(place.unwrap_or_else(|| panic!("nobody asked: {outcome}")));
+        self.settled.push(outcome);
+        until
+    }
+
+    /// Writes down what the session did.
+    fn act(&mut self, account: &mut String) {
+        let wish = self.drive();
+        if self.session.is_open() && !std::mem::replace(&mut self.was_open, true) {
+            account.push_str("open\n");
+        }
+        self.say(account);
+        if wish == Some(Step::StartTls) {
+            account.push_str("TLS\n");
+            self.round_trips += 1;
+            self.session.secured();
+            self.drive();
+            self.say(account);
+        }
+        self.settled.sort();
+        account.push_str(&self.settled.concat());
+        self.settled.clear();
+    }
+
+    fn say(&mut self, account: &mut String) {
+        let said = std::mem::take(&mut self.unsaid);
+        // Nobody waits for an answer to an answer.
+        let is_reply = |element: &str| element.contains(" type='result'") || element.contains(" type='error'");
+        self.awaits_reply |= elements(&said).any(|element| !is_reply(element));
+        self.said.push_str(&said);
+        for (index, element) in elements(&said).enumerate() {
+            account.push_str(if index == 0 { "C: " } else { "C+: " });
+            account.push_str(element);
+            account.push('\n');
+        }
+    }
+
+    /// Lets time pass; the session is woken when it wishes.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(Step::Wait(Some(then))) = self.drive()
+            && then <= end
+        {
+            self.now = then;
+        }
+        self.now = end;
+    }
+
+    /// Lets the time pass that the session gives.
+    fn wait(&mut self, account: &mut String) {
+        self.act(account);
+        match self.drive() {
+            Some(Step::Wait(Some(then))) => {
+                account.push_str(&format!("wait {}ms\n", (then - self.now).as_millis()));
+                self.now = then;
+                self.act(account);
+            }
+            wish => account.push_str(&format!("wait in vain: {wish:?}\n")),
+        }
+    }
+}
+
+/// The text of a line `S: …`, or `S*1000: …` for so many times the same; with a line feed where it ends in `\n`.
+pub fn server_says(line: &str) -> Option<String> {
+    let (word, text) = line.split_once(": ")?;
+    let times = match word.strip_prefix('S')? {
+        "" => 1,
+        times => times.strip_prefix('*')?.parse().ok()?,
+    };
+    Some(text.replace("\\n", "\n").repeat(times))
+}
+
+fn milliseconds(line: &str) -> Duration {
+    let number = line.strip_prefix("after ").and_then(|line| line.strip_suffix("ms")).and_then(|ms| ms.parse().ok());
+    Duration::from_millis(number.unwrap_or_else(|| panic!("{line}")))
+}
+
+/// The elements of one write. None of ours holds another of these names.
+fn elements(said: &str) -> impl Iterator<Item = &str> {
+    const NAMES: [&str; 7] =
+        ["<stream:stream ", "<presence ", "<iq ", "<handshake>", "<starttls ", "<auth ", "<response "];
+    let begins = |at: &usize| NAMES.iter().any(|name| said[*at..].starts_with(name));
+    let starts: Vec<usize> = said.match_indices('<').map(|(at, _)| at).filter(begins).collect();
+    assert_eq!(starts.first().copied().unwrap_or(0), 0, "{said}");
+    let ends: Vec<usize> = starts.iter().copied().skip(1).chain([said.len()]).collect();
+    starts.into_iter().zip(ends).map(|(start, end)| &said[start..end])
+}
+
+/// One answer: the presence and what it rests on, then every resource.
+fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
+    let presence = |state: State, priority: i8, texts: &Texts| {
+        let text = |lang: &[String]| texts.choose(lang).map(|text| format!(" {text:?}")).unwrap_or_default();
+        let german = text(&["de".to_owned()]);
+        let german = if german == text(&[]) { String::new() } else { format!(" de:{german}") };
+        format!("{} {priority}{}{german}", state.name(), text(&[]))
+    };
+    match answer {
+        Err(failure) => format!("failure {id}: {failure:?}\n"),
+        Ok(Answer { presence: p, why, resources }) => {
+            let mut told = format!("answer {id}: {} {why:?}\n", presence(p.state, p.priority, &p.texts));
+            let mut lines: Vec<_> = resources
+                .iter()
+                .map(|r| {
+                    let stamp = r.stamp.map(|stamp| format!(" at {stamp}")).unwrap_or_default();
+                    format!("  {}: {}{stamp}\n", r.name, presence(r.state, r.priority, &r.texts))
+                })
+                .collect();
+            lines.sort();
+            told.push_str(&lines.concat());
+            told
+        }
+    }
+}
+
+/// `component DOMAIN` or `account JID`, then `key=value`.
+fn read_identity(line: &str) -> (Identity, String) {
+    let mut words = line.split(' ').skip(1);
+    let mut identity = Identity {
+        name: String::new(),
+        jid: bare(words.next().expect("a JID")),
+        password: Secret::new("secret".into()),
+        host: None,
+        port: None,
+        security: Security::StartTls,
+        ca_file: None,
+        verify: true,
+        timeout: TIMEOUT,
+        linger: None,
+        server: None,
+        rule: Rule::MostAvailable,
+        visibility: Visibility::Anyone,
+        domains: vec![DomainPattern::Exactly("example.com".into())],
+    };
+    let mut nonce = "n0nce".to_owned();
+    for (key, value) in words.map(|word| word.split_once('=').expect("key=value")) {
+        match key {
+            "password" => identity.password = Secret::new(value.into()),
+            "nonce" => nonce = value.to_owned(),
+            "verify" => identity.verify = value == "yes",
+            "server" => identity.server = server(value),
+            "home" => identity.domains = vec![DomainPattern::Exactly(value.into())],
+            "rule" if value == "highest-priority" => identity.rule = Rule::HighestPriority,
+            "security" => {
+                identity.security = match value {
+                    "direct" => Security::Direct,
+                    "none" => Security::None,
+                    _ => Security::StartTls,
+                }
+            }
+            _ => panic!("{key}={value}"),
+        }
+    }
+    (identity, nonce)
+}
+
+fn server(name: &str) -> Option<ServerKind> {
+    match name {
+        "auto" => None,
+        "prosody" => Some(ServerKind::Prosody),
+        "ejabberd" => Some(ServerKind::Ejabberd),
+        "openfire" => Some(ServerKind::Openfire),
+        "other" => Some(ServerKind::Other),
+        _ => panic!("no such server: {name}"),
+    }
+}
+
+fn bare(jid: &str) -> BareJid {
+    BareJid::new(jid).unwrap_or_else(|error| panic!("{jid}: {error}"))
+}
