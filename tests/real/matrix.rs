@@ -48,3 +48,25 @@ matrix! {
     ejabberd_account_through_mod_fcgid: Ejabberd, Account, Fcgid;
     ejabberd_account_through_mod_cgid: Ejabberd, Account, Cgid;
 }
+
+/// The cast by an account whose connection is TLS from the first byte.
+fn direct_tls(kind: Kind) {
+    let world = visit(kind);
+    let installed = Webpresence::tuned(&world.server, Identity::Account(14), "security = direct", "");
+    let line = |port: u16| format!("\nport = {port}\n");
+    let ports = world.server.ports;
+    installed.configure(&installed.configuration().replace(&line(ports.client), &line(ports.client_tls)));
+    for case in cases() {
+        case.check("json", &installed.get(&format!("jid={}&type=json", case.jid)));
+    }
+}
+
+#[test]
+fn prosody_account_by_direct_tls() {
+    direct_tls(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_account_by_direct_tls() {
+    direct_tls(Kind::Ejabberd);
+}

@@ -1,9 +1,11 @@
 //! Processes of one identity at the same time: Prosody refuses a second session of a component, ejabberd would give
-//! each some of the other's answers. They take turns, and each answer is right.
+//! each some of the other's answers. They take turns, and each answer is right; one whose session only lingers makes
+//! room.
 
 use std::thread;
 
 use crate::cases::cases;
+use crate::rig::fastcgi::Connection;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{Identity, Kind};
 use crate::world::visit;
@@ -39,4 +41,26 @@ fn prosody_account_processes_take_turns() {
 #[test]
 fn ejabberd_account_processes_take_turns() {
     check(Kind::Ejabberd, Identity::Account(10));
+}
+
+/// `webpresence serve` keeps its session open for the next question; a command is not refused because of that.
+fn a_lingering_session(kind: Kind) {
+    let world = visit(kind);
+    let installed = Webpresence::tuned(&world.server, Identity::Component(13), "linger = 600", "");
+    let serve = installed.serve();
+    let mut connection = Connection::open(&serve.socket);
+    for case in cases().into_iter().take(5) {
+        assert_eq!(connection.ask(&format!("jid={}&type=xml", case.jid)).text(), case.xml, "by serve");
+        case.check("xml", &installed.get(&format!("jid={}&type=xml", case.jid)));
+    }
+}
+
+#[test]
+fn prosody_a_lingering_session() {
+    a_lingering_session(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_a_lingering_session() {
+    a_lingering_session(Kind::Ejabberd);
 }

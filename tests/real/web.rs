@@ -89,6 +89,9 @@ fn bad_requests(open: &Open) {
         assert!(line.contains(names) && line.ends_with('\n') && line.lines().count() == 1, "{query}: {line:?}");
         assert_eq!(answer.header("Set-Cookie"), None);
     }
+    let long = "jid=away@example.test&type=text&".to_owned() + &"a=1&".repeat(25_000);
+    let answer = open.send(Request::post(STATUS, FORM, &long));
+    assert_eq!((answer.status, answer.header("Cache-Control")), (400, Some("no-store")), "a form over the limit");
     let answer = open.send(Request::get(&format!("{STATUS}?jid=")));
     assert_eq!((answer.status, answer.header("Content-Type")), (400, Some("image/png")));
     assert!(answer.body == icon("unknown"), "a picture shows that something is wrong");
@@ -147,6 +150,18 @@ fn check(door: Door, number: usize) {
 #[test]
 fn http_through_nginx() {
     check(Door::Nginx, 5);
+}
+
+/// Apache makes its own Content-Length of what a CGI program prints; the rest is the same.
+#[test]
+fn http_through_mod_cgid() {
+    let open = open(Door::Cgid, 12);
+    conditional_requests(&open);
+    a_form_may_ask(&open);
+    other_methods(&open);
+    bad_requests(&open);
+    odd_headers_change_nothing(&open);
+    redirects(&open);
 }
 
 #[test]
