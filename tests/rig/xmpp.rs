@@ -32,7 +32,7 @@ pub enum Identity {
 
 impl Identity {
     /// How many there are of each kind.
-    pub const COUNT: usize = 40;
+    pub const COUNT: usize = 100;
 
     pub fn jid(self) -> String {
         match self {
