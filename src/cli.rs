@@ -17,7 +17,8 @@ use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
 use tokio::runtime::Runtime;
 
-use crate::config::{self, Config, Environment, directory, load};
+use crate::access;
+use crate::config::{self, Config, Environment, Identity, directory, load};
 use crate::gateway::Address;
 
 pub use serve::{cgi, fastcgi};
@@ -198,6 +199,17 @@ fn configured(file: Option<PathBuf>) -> Result<Config, Failed> {
     let config = load(file.as_deref(), &Environment::from_process()).map_err(Failed::Config)?;
     crate::logging::start(&config.log)?;
     Ok(config)
+}
+
+/// The addresses by the identity that serves them, so that each logs in once; those that nobody serves by `None`.
+fn by_identity<'a>(config: &'a Config, jids: &'a [BareJid]) -> Vec<(Option<&'a Identity>, Vec<&'a BareJid>)> {
+    let identities = config.identities.iter().map(Some).chain([None]);
+    let served = identities.map(|identity| {
+        let name = identity.map(|identity| &identity.name);
+        let jids = jids.iter().filter(|jid| access::serving(config, jid).map(|found| &found.name) == name);
+        (identity, jids.collect::<Vec<_>>())
+    });
+    served.filter(|(_, jids)| !jids.is_empty()).collect()
 }
 
 /// Where processes take turns, told in the log where there is no such place.

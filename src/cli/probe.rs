@@ -8,8 +8,7 @@ use jid::BareJid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
-use super::{Failed, Out, runtime, shared_directory};
-use crate::access;
+use super::{Failed, Out, by_identity, runtime, shared_directory};
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
@@ -18,29 +17,31 @@ use crate::probe::{Answer, Failure, Why};
 
 pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config);
-    let known = runtime()?.block_on(async {
-        let mut known = true;
-        for jid in jids {
-            // The admin may ask about everybody who is served.
-            let Some(identity) = access::serving(config, jid) else {
-                writeln!(out, "{jid}: forbidden: none of the [access] domains serves {}", jid.domain())?;
+    let all_known = runtime()?.block_on(async {
+        let mut all_known = true;
+        for (identity, jids) in by_identity(config, jids) {
+            let Some(identity) = identity else {
+                for jid in jids {
+                    writeln!(out, "{jid}: forbidden: none of the [access] domains serves {}", jid.domain())?;
+                }
                 continue;
             };
-            let (listener, steps) = unbounded_channel();
-            let manner =
-                Manner { directory: directory.clone(), linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
+            let (listener, mut steps) = unbounded_channel();
+            let manner = Manner { steps: Steps::told_to(listener), ..Manner::of_command(directory.clone()) };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
-            let begun = Instant::now();
-            let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
-            let answered = Instant::now();
+            for jid in jids {
+                let begun = Instant::now();
+                let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
+                let answered = Instant::now();
+                all_known &= tell(jid, identity, answer, out)?;
+                writeln!(out, "  {}", way(begun, answered, &mut steps))?;
+            }
             drop(prober);
-            known &= tell(jid, identity, answer, out)?;
-            writeln!(out, "  {}", way(begun, answered, steps))?;
             task.await.map_err(|error| Failed::Because(error.to_string()))?;
         }
-        Ok::<bool, Failed>(known)
+        Ok::<bool, Failed>(all_known)
     })?;
-    if known { Ok(()) } else { Err(Failed::Told) }
+    if all_known { Ok(()) } else { Err(Failed::Told) }
 }
 
 /// Prints what is known; false if nothing is.
@@ -100,7 +101,7 @@ fn quoted(texts: &Texts) -> String {
 }
 
 /// `its turn 0.1 ms, connected 0.3 ms, …`, each part by itself.
-fn way(begun: Instant, answered: Instant, mut steps: UnboundedReceiver<(Instant, Stage)>) -> String {
+fn way(begun: Instant, answered: Instant, steps: &mut UnboundedReceiver<(Instant, Stage)>) -> String {
     let (mut parts, mut last) = (Vec::new(), begun);
     while let Ok((at, stage)) = steps.try_recv() {
         if at > answered {

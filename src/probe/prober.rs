@@ -28,6 +28,8 @@ use crate::config::Identity;
 const MARGIN: Duration = Duration::from_millis(150);
 /// How often a lingering session looks whether another process wants its turn.
 const MAKE_ROOM: Duration = Duration::from_millis(100);
+/// How long a command's session waits for its next question.
+const COMMAND_LINGER: Duration = Duration::from_secs(5);
 /// How long a session may last, unless it lingers always.
 const SESSION_AGE: Duration = Duration::from_secs(600);
 /// How long the server may take to say goodbye.
@@ -57,6 +59,13 @@ pub struct Manner {
     /// How long the session stays open after the last answer; `None` is always.
     pub linger: Option<Duration>,
     pub steps: Steps,
+}
+
+impl Manner {
+    /// One session carries what a command asks, one after the other; it closes as soon as the command is done.
+    pub fn of_command(directory: Option<PathBuf>) -> Manner {
+        Manner { directory, linger: Some(COMMAND_LINGER), steps: Steps::default() }
+    }
 }
 
 struct Errand {
