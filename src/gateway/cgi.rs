@@ -120,11 +120,9 @@ fn describes_request(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Reads what CONTENT_LENGTH announces (RFC 3875, 4.2). A length that is no number announces nothing. A body that
-/// ends early is dropped: cut short, a form may name somebody else.
+/// Reads what CONTENT_LENGTH announces. A body that ends early is dropped: cut short, a form may name somebody else.
 fn read_body(request: &mut Request, stdin: &mut impl Read) {
-    let length = request.var("CONTENT_LENGTH").and_then(|value| str::from_utf8(value).ok()?.trim().parse::<u64>().ok());
-    let Some(length) = length else { return };
+    let Some(length) = request.content_length() else { return };
     if length > MAX_BODY_BYTES as u64 {
         request.excess = Some(Excess::Body);
         // Whether there was so much to drain changes nothing for the answer.

@@ -81,6 +81,11 @@ impl Request {
         ["REMOTE_USER", "HTTP_AUTHORIZATION", "AUTH_TYPE"].into_iter().any(|name| self.var(name).is_some())
     }
 
+    /// How long the body is said to be (RFC 3875, 4.2); nothing where that is no number.
+    pub fn content_length(&self) -> Option<u64> {
+        str::from_utf8(self.var("CONTENT_LENGTH")?).ok()?.trim().parse().ok()
+    }
+
     /// The body where it is a form's.
     fn form_body(&self) -> &[u8] {
         let content_type = self.var("CONTENT_TYPE").unwrap_or_default();

@@ -219,6 +219,15 @@ fn body_limit_counts_on_both_sides() {
 }
 
 #[test]
+fn a_body_shorter_than_its_content_length_is_no_body() {
+    for (length, body) in [("4", "jid="), ("5", ""), ("0", "jid="), ("3", "jid="), ("", "jid="), ("five", "jid=")] {
+        let params = [&[14, length.len() as u8], &b"CONTENT_LENGTH"[..], length.as_bytes()].concat();
+        let expected = format!("REQUEST id=1 [CONTENT_LENGTH={length}] body={body}");
+        check(&[&request(1, &params, b"jid=")], &[&expected]);
+    }
+}
+
+#[test]
 fn a_hundred_thousand_parameters_do_not_grow_memory() {
     let now = Instant::now();
     let mut connection = connection();
