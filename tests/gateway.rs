@@ -576,6 +576,35 @@ async fn want_of_descriptors_is_a_pause_and_no_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_that_hold_the_last_descriptors_make_room() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    if !peer::alone("idle_connections_that_hold_the_last_descriptors_make_room") {
+        return;
+    }
+    let server = Server::start(Limits::default(), echo);
+    let (mut kept, mut new) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let mut peer = server.connect().await;
+        peer.send(&request(1, true, "kept", b"")).await;
+        assert_eq!(peer.answer(1).await, echoed("kept "));
+        kept.push(peer);
+    }
+    // What connects must have its descriptors before there are none left.
+    let sockets: Vec<_> = (0..5).map(|_| tokio::net::UnixSocket::new_stream().unwrap()).collect();
+    let before = getrlimit(Resource::Nofile);
+    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(open), ..before }).unwrap();
+    for socket in sockets {
+        let mut peer = Peer::new(soon(socket.connect(&server.path)).await.unwrap());
+        peer.send(&request(1, true, "new", b"")).await;
+        assert_eq!(peer.answer(1).await, echoed("new "));
+        new.push(peer);
+    }
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn signals_reload_and_stop() {
     use rustix::process::{Signal, getpid, kill_process};
 

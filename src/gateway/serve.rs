@@ -83,8 +83,11 @@ where
                     log::error!("cannot accept connections at the moment: {error}");
                 }
                 trouble = true;
+                // One that is kept and idle holds a descriptor that somebody else needs.
+                crowd.notify_one();
                 tokio::select! {
                     () = stopped(&mut stop) => break,
+                    Some(_) = connections.join_next() => continue,
                     () = sleep(ACCEPT_PAUSE) => continue,
                 }
             }
