@@ -430,6 +430,22 @@ async fn a_full_house_of_idle_connections_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_house_of_silent_connections_ends_in_time() {
+    let limits = Limits { connections: 3, request_time: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::start(limits, echo);
+    let mut kept = server.connect().await;
+    kept.send(&request(1, true, "kept", b"")).await;
+    assert_eq!(kept.answer(1).await, echoed("kept "));
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    first.expect_closed().await;
+    second.expect_closed().await;
+    kept.send(&request(1, true, "again", b"")).await;
+    assert_eq!(kept.answer(1).await, echoed("again "), "who has been served may be silent");
+    server.check_answers().await;
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_finishes_the_request_in_hand_and_closes_the_idle() {
     let (release, (begun, started)) = (Arc::new(Notify::new()), mpsc::channel());
     let gate = release.clone();

@@ -36,7 +36,8 @@ pub struct Conversation<A> {
     answers: JoinSet<(u16, Vec<u8>)>,
     /// Which of `answers` is still wanted for a request. After an abort the same id may already mean another request.
     wanted: HashMap<u16, AbortHandle>,
-    /// An answer has gone out: if nothing follows, the connection is kept for later.
+    opened: Instant,
+    /// A request has ended: if nothing follows, the connection is kept for later.
     served: bool,
 }
 
@@ -49,8 +50,10 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     pub fn new(stream: Stream, limits: Limits, answer: A) -> Conversation<A> {
-        let records = Connection::new(limits.connections, Instant::now());
-        Conversation { stream, limits, answer, records, answers: JoinSet::new(), wanted: HashMap::new(), served: false }
+        let opened = Instant::now();
+        let records = Connection::new(limits.connections, opened);
+        let (answers, wanted) = (JoinSet::new(), HashMap::new());
+        Conversation { stream, limits, answer, records, answers, wanted, opened, served: false }
     }
 
     /// Until either side closes. `crowd` asks one connection that is kept and idle to make room.
@@ -70,6 +73,7 @@ where
             // Never one that is new: its request may be under way.
             let can_make_room = self.served && self.records.is_idle();
             let begun = self.records.incomplete_since();
+            let silent = (!self.served && self.records.is_idle()).then_some(self.opened);
             tokio::select! {
                 biased;
                 () = stopped(&mut stop), if !stopping => {
@@ -88,12 +92,15 @@ where
                 Some(done) = self.answers.join_next_with_id() => self.send_answer(done).await?,
                 begun = overdue(begun, self.limits.request_time) => {
                     let given_up = self.records.expire(begun);
+                    self.served = true;
                     self.act(given_up).await?;
                 }
                 readable = self.stream.readable() => {
                     readable.map_err(|_| Gone)?;
                     self.read().await?;
                 }
+                // Opened for a request that never came.
+                _ = overdue(silent, self.limits.request_time) => return Err(Gone),
                 () = crowd.notified(), if can_make_room => return Err(Gone),
             }
         }
