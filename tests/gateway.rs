@@ -506,6 +506,26 @@ async fn a_stop_waits_for_the_first_request_of_a_new_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_serves_who_has_connected_and_was_not_accepted() {
+    let directory = tempfile::tempdir().unwrap();
+    let address: Address = format!("unix:{}", directory.path().join("socket").display()).parse().unwrap();
+    let mut listeners = Listener::bind(&address).unwrap();
+    listeners.extend(Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap());
+    let port = listeners[1].to_string();
+    let mut unix = Peer::new(soon(UnixStream::connect(directory.path().join("socket"))).await.unwrap());
+    let mut tcp = Peer::new(soon(TcpStream::connect(port)).await.unwrap());
+    unix.send(&request(1, true, "jid=a", b"")).await;
+    tcp.send(&request(1, true, "jid=b", b"")).await;
+    // It is over before anybody was accepted.
+    let (_stop, stopped) = watch::channel(true);
+    let task = tokio::spawn(serve(listeners, Limits::default(), echo, stopped));
+    assert_eq!(unix.answer(1).await, echoed("jid=a "));
+    assert_eq!(tcp.answer(1).await, echoed("jid=b "));
+    soon(task).await.unwrap().unwrap();
+    assert!(!directory.path().join("socket").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_one_write() {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 

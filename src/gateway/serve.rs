@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use self::conversation::Conversation;
 use self::stream::Stream;
-use super::listen::{Listener, SocketFile};
+use super::listen::{BACKLOG, Listener, SocketFile};
 use crate::web::request::Request;
 use crate::web::response::Response;
 
@@ -67,6 +67,14 @@ where
     let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
     let crowd = Arc::new(Notify::new());
     let mut connections = JoinSet::new();
+    let converse = |stream, slot: OwnedSemaphorePermit, stop| {
+        let conversation = Conversation::new(stream, limits, answer.clone());
+        let crowd = crowd.clone();
+        async move {
+            conversation.run(&crowd, stop).await;
+            drop(slot);
+        }
+    };
     let mut trouble = false;
     loop {
         let accepted = tokio::select! {
@@ -99,16 +107,14 @@ where
         }
         let slot = tokio::select! {
             () = stopped(&mut stop) => break,
-            slot = slots.clone().acquire_owned() => slot,
+            slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
         };
-        let conversation = Conversation::new(stream, limits, answer.clone());
-        let (crowd, stop) = (crowd.clone(), stop.clone());
-        connections.spawn(async move {
-            let _slot = slot;
-            conversation.run(&crowd, stop).await;
-        });
+        connections.spawn(converse(stream, slot, stop.clone()));
     }
-    drop(doors);
+    for stream in doors.into_iter().flat_map(Acceptor::close) {
+        let Ok(slot) = slots.clone().try_acquire_owned() else { break };
+        connections.spawn(converse(stream, slot, stop.clone()));
+    }
     while connections.join_next().await.is_some() {}
     Ok(())
 }
@@ -142,6 +148,28 @@ impl Acceptor {
             Acceptor::Tcp(socket) => socket.poll_accept(context).map(|accepted| Stream::tcp(accepted?.0)),
         }
     }
+
+    /// Those who have connected and were not accepted yet: closing the socket would cut them off with their requests.
+    /// The file goes first, so that nobody follows them.
+    fn close(self) -> Vec<Stream> {
+        match self {
+            Acceptor::Unix { _file: file, socket } => {
+                drop(file);
+                let Ok(socket) = socket.into_std() else { return Vec::new() };
+                waiting(|| socket.accept().map(|(stream, _)| stream), Stream::from_unix)
+            }
+            Acceptor::Tcp(socket) => {
+                let Ok(socket) = socket.into_std() else { return Vec::new() };
+                waiting(|| socket.accept().map(|(stream, _)| stream), Stream::from_tcp)
+            }
+        }
+    }
+}
+
+/// Accepts until nobody is left; no more than can have been waiting, for others may go on connecting by TCP.
+fn waiting<S>(accept: impl Fn() -> io::Result<S>, open: impl Fn(S) -> io::Result<Stream>) -> Vec<Stream> {
+    let accepted = std::iter::from_fn(|| accept().ok()).take(BACKLOG as usize);
+    accepted.filter_map(|stream| open(stream).ok()).collect()
 }
 
 /// The next connection at any of the doors.

@@ -24,6 +24,16 @@ impl Stream {
         Ok(Stream::Tcp(stream))
     }
 
+    pub fn from_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        Ok(Stream::Unix(UnixStream::from_std(stream)?))
+    }
+
+    pub fn from_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
+        stream.set_nonblocking(true)?;
+        Stream::tcp(TcpStream::from_std(stream)?)
+    }
+
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => stream.readable().await,
