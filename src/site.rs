@@ -31,7 +31,7 @@ pub enum Life {
 /// See the module.
 pub struct Site {
     config: Config,
-    icons: Icons,
+    icons: Arc<Icons>,
     cache: Arc<Cache>,
     probers: Vec<(String, Prober)>,
 }
@@ -52,7 +52,7 @@ impl Site {
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
         }
-        (Site { config, icons, cache, probers }, Sessions(tasks))
+        (Site { config, icons: Arc::new(icons), cache, probers }, Sessions(tasks))
     }
 
     /// The answer to one request.

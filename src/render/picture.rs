@@ -2,7 +2,10 @@
 //! one; what is there in the right size goes out as it is, everything else is scaled once and remembered.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::spawn_blocking;
 
 use super::builtin::Drawing;
 use super::folder::Folder;
@@ -38,26 +41,43 @@ impl Format {
 pub struct Icons {
     folder: Folder,
     made: Mutex<Made>,
+    /// Whoever has it makes a picture.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Icons {
     /// The built-in icons, behind those of the folder.
     pub fn new(folder: Folder) -> Icons {
-        Icons { folder, made: Mutex::default() }
+        Icons { folder, ..Icons::default() }
+    }
+
+    /// As [`picture`](Icons::picture), but computes on a thread of its own and one picture after the other: the
+    /// largest take a tenth of a second, and whoever asks for all sizes there are is to hold up nobody else.
+    pub async fn in_turn(self: &Arc<Icons>, state: State, format: Format, size_px: u16) -> Vec<u8> {
+        if let Some(file) = self.known(state, format, size_px) {
+            return file;
+        }
+        let (icons, turn) = (self.clone(), self.turn.clone().lock_owned().await);
+        // The turn ends with the work, not with a visitor who goes away.
+        let made = spawn_blocking(move || {
+            let _turn = turn;
+            icons.picture(state, format, size_px)
+        });
+        made.await.unwrap_or_else(|broken| resume_unwind(broken.into_panic()))
     }
 
     /// The file for a state. What is not there in this size is computed on the caller's thread the first time.
     pub fn picture(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
-        if let Some(file) = self.ready(state, format, size_px) {
-            return file;
-        }
-        let key = (state, format, size_px);
-        if let Some(file) = self.made().find(key) {
-            return file;
-        }
-        let file = self.make(state, format, size_px);
-        self.made().keep(key, &file);
-        file
+        self.known(state, format, size_px).unwrap_or_else(|| {
+            let file = self.make(state, format, size_px);
+            self.made().keep((state, format, size_px), &file);
+            file
+        })
+    }
+
+    /// What is there or was made before.
+    fn known(&self, state: State, format: Format, size_px: u16) -> Option<Vec<u8>> {
+        self.ready(state, format, size_px).or_else(|| self.made().find((state, format, size_px)))
     }
 
     /// What needs no pixel touched.
@@ -148,6 +168,50 @@ mod tests {
         }
         icons.picture(State::Away, Format::Png, 512);
         assert!(icons.made().files.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pictures_are_made_in_turn_and_what_is_there_waits_for_nobody() {
+        let icons = Arc::new(Icons::default());
+        let turn = icons.turn.clone().lock_owned().await;
+        let waits = tokio::spawn({
+            let icons = icons.clone();
+            async move { icons.in_turn(State::Away, Format::Png, 17).await }
+        });
+        icons.in_turn(State::Away, Format::Png, 16).await;
+        tokio::task::yield_now().await;
+        assert!(icons.made().files.is_empty(), "it is not its turn");
+        drop(turn);
+        let file = waits.await.expect("no panic");
+        assert_eq!(side(&file, Format::Png), (17, 17));
+        let _turn = icons.turn.clone().lock_owned().await;
+        assert_eq!(icons.in_turn(State::Away, Format::Png, 17).await, file, "it was remembered");
+    }
+
+    #[tokio::test]
+    async fn a_visitor_who_goes_away_leaves_the_turn_to_its_work() {
+        let icons = Arc::new(Icons::default());
+        let turn = icons.turn.clone().lock_owned().await;
+        let mut gone = Box::pin(icons.in_turn(State::Away, Format::Png, 17));
+        assert!(look_at(&mut gone).await.is_none());
+        drop(turn);
+        let _begun = look_at(&mut gone).await;
+        drop(gone);
+        let _turn = icons.turn.clone().lock_owned().await;
+        assert!(icons.made().find((State::Away, Format::Png, 17)).is_some(), "and was done before anybody's turn");
+    }
+
+    /// What the future has after one look at it.
+    async fn look_at<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        let mut future = std::pin::Pin::new(future);
+        std::future::poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            std::task::Poll::Ready(match polled {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     #[test]

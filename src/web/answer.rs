@@ -2,6 +2,7 @@
 //! from outside is handed in by `find`, the body is made by `render`; here is what is told to whom, under which status
 //! and headers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -25,7 +26,7 @@ use crate::render::{json, markup, text};
 /// is back by the deadline it gets.
 pub async fn answer(
     config: &Config,
-    icons: &Icons,
+    icons: &Arc<Icons>,
     request: &Request,
     find: impl AsyncFnOnce(&Identity, BareJid, Instant) -> Found,
 ) -> Response {
@@ -35,7 +36,7 @@ pub async fn answer(
     }
     let query = match Query::parse(request, &config.images.redirect_hosts) {
         Ok(query) => query,
-        Err(refusal) => return site.refuse(&refusal).seal(request),
+        Err(refusal) => return site.refuse(&refusal).await.seal(request),
     };
     let (found, is_open) = match access::decide(config, &query.jid) {
         Decision::Ask(identity) => {
@@ -47,19 +48,19 @@ pub async fn answer(
             (Found::Known { presence: Presence::bare(State::Forbidden), age: Duration::ZERO }, false)
         }
     };
-    site.tell(&query, &found, is_open).seal(request)
+    site.tell(&query, &found, is_open).await.seal(request)
 }
 
 /// What every answer to one request is made from.
 struct Site<'a> {
     config: &'a Config,
-    icons: &'a Icons,
+    icons: &'a Arc<Icons>,
     request: &'a Request,
 }
 
 impl Site<'_> {
     /// The answer about somebody. `is_open`: it depends on no requester.
-    fn tell(&self, query: &Query, found: &Found, is_open: bool) -> Response {
+    async fn tell(&self, query: &Query, found: &Found, is_open: bool) -> Response {
         let unknown = Presence::bare(State::Unknown);
         let (presence, age, retry_after) = match found {
             Found::Known { presence, age } => (presence, *age, None),
@@ -67,7 +68,7 @@ impl Site<'_> {
         };
         // All refusals look alike, whichever identity they come from and whether it serves the domain at all.
         let is_open = if presence.state == State::Forbidden { access::is_open(self.config) } else { is_open };
-        let mut response = self.body(query, presence, is_open);
+        let mut response = self.body(query, presence, is_open).await;
         let scope = self.scope(query, &response, presence.state, is_open);
         response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
         // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
@@ -82,11 +83,11 @@ impl Site<'_> {
 
     /// The answer to a request that cannot be read: one line that names the parameter and the rule, or the picture
     /// that says nothing is known.
-    fn refuse(&self, refusal: &Refusal) -> Response {
+    async fn refuse(&self, refusal: &Refusal) -> Response {
         let status = refusal.fault.status();
         let line = refusal.fault.to_string();
         let mut response = match refusal.form.kind {
-            Kind::Image => self.picture(status, State::Unknown, &refusal.form),
+            Kind::Image => self.picture(status, State::Unknown, &refusal.form).await,
             Kind::Json => Response::new(status, json::CONTENT_TYPE, json::error(status, &line)),
             Kind::Text | Kind::Xml => Response::new(status, text::CONTENT_TYPE, line + "\n"),
         };
@@ -97,7 +98,7 @@ impl Site<'_> {
         if self.is_shared(access::is_open(self.config)) { response.shared() } else { response }
     }
 
-    fn body(&self, query: &Query, presence: &Presence, is_open: bool) -> Response {
+    async fn body(&self, query: &Query, presence: &Presence, is_open: bool) -> Response {
         let state = presence.state;
         let langs = self.langs(query);
         let wording = Wording { words: &self.config.words, langs: &langs };
@@ -110,7 +111,7 @@ impl Site<'_> {
         match query.form.kind {
             Kind::Image => match query.redirects.target(state).filter(|_| !is_page_visit(self.request)) {
                 Some(location) => Response::new(302, text::CONTENT_TYPE, "").with("Location", location),
-                None => self.picture(status, state, &query.form),
+                None => self.picture(status, state, &query.form).await,
             },
             Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
             Kind::Xml => {
@@ -121,8 +122,8 @@ impl Site<'_> {
         }
     }
 
-    fn picture(&self, status: u16, state: State, form: &Form) -> Response {
-        let file = self.icons.picture(state, form.format, form.size_px);
+    async fn picture(&self, status: u16, state: State, form: &Form) -> Response {
+        let file = self.icons.in_turn(state, form.format, form.size_px).await;
         let response = Response::new(status, form.format.content_type(), file);
         if form.format == Format::Svg { response.confined() } else { response }
     }

@@ -6,6 +6,7 @@ mod faults;
 mod properties;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -80,7 +81,7 @@ fn get(query: &str) -> Request {
 /// The answer, and whom it asked about.
 fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O");
-    let icons = Icons::default();
+    let icons = Arc::new(Icons::default());
     let mut asked = None;
     let find = async |identity: &Identity, jid: BareJid, deadline: Instant| {
         assert_eq!(deadline, request.arrived + identity.timeout);
