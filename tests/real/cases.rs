@@ -146,10 +146,8 @@ impl Case {
         ] {
             assert_eq!(answer.header(name), Some(value), "{}", what());
         }
-        // Apache puts a length of its own, or none, before what a CGI program prints.
-        let length = answer.header("Content-Length").map(str::to_owned);
-        let chunked = answer.header("Transfer-Encoding") == Some("chunked");
-        assert!(chunked || length == Some(answer.body.len().to_string()), "{}", what());
+        let length = answer.body.len().to_string();
+        assert_eq!(answer.header("Content-Length"), Some(length.as_str()), "{}", what());
         let kept = answer.header("Cache-Control").unwrap_or_default();
         match self.status(kind) {
             _ if self.state == "unknown" => {
