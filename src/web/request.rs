@@ -161,7 +161,15 @@ fn target(params: &Params) -> Result<BareJid, Fault> {
 /// A bare JID in its normal form. The dot of a fully qualified domain is no part of it (RFC 7622, 3.2); the parser
 /// leaves it where nothing else is to be normalised.
 fn bare(text: &str) -> Option<BareJid> {
-    BareJid::new(text.strip_suffix('.').unwrap_or(text)).ok()
+    let jid = BareJid::new(text.strip_suffix('.').unwrap_or(text)).ok()?;
+    is_host(jid.domain().as_str()).then_some(jid)
+}
+
+/// The parser takes any sign for a part of a domain that means nothing to itself: `example.com;type=text`, `*`, `"`.
+/// Underscores are no host's (RFC 952), but there are such servers.
+fn is_host(domain: &str) -> bool {
+    let plain = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    domain.starts_with('[') || domain.split('.').all(|label| !label.is_empty() && label.chars().all(plain))
 }
 
 /// The form an answer takes.
@@ -267,6 +275,8 @@ mod tests {
             ("jid=A%40EXAMPLE.com", "a@example.com"),
             ("jid=conference.example.com", "conference.example.com"),
             ("jid=a@example.com.", "a@example.com"),
+            ("jid=a@chat_1.example.com", "a@chat_1.example.com"),
+            ("jid=a@192.0.2.1", "a@192.0.2.1"),
             ("jid=a%2Bb@example.com", "a+b@example.com"),
             ("jid=a@[::1]", "a@[::1]"),
             ("jid=%C3%84@m%C3%BCnchen.example", "ä@münchen.example"),
@@ -294,6 +304,12 @@ mod tests {
             ("jid=.", Rule::BareJid),
             ("jid=a@example..com", Rule::BareJid),
             ("jid=%22a%22@example.com", Rule::BareJid),
+            ("jid=a@example.com..", Rule::BareJid),
+            ("jid=a@example.com;type=text", Rule::BareJid),
+            ("jid=a@*.example.com", Rule::BareJid),
+            ("jid=a@exa%22mple.com", Rule::BareJid),
+            ("jid=a@example.com%26", Rule::BareJid),
+            ("jid=*", Rule::BareJid),
             ("jid=a@example.com%0A", Rule::NoControls),
             ("jid=a%00@example.com", Rule::NoControls),
             ("jid=%E4@example.com", Rule::Utf8),
