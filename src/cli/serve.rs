@@ -17,6 +17,7 @@ use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
 use crate::render::folder::Folder;
 use crate::render::picture::Icons;
+use crate::render::text;
 use crate::site::{Life, Sessions, Site};
 use crate::web::request::Request;
 use crate::web::response::Response;
@@ -63,12 +64,11 @@ fn config_argument(args: &[OsString]) -> Result<Option<PathBuf>, Failed> {
 /// One request of plain CGI. What is wrong with the configuration goes to the web server's log, a short 500 to the
 /// visitor.
 pub fn cgi() -> ExitCode {
-    let arrived = std::time::Instant::now();
+    let request = cgi::request(Instant::now());
     let answered = configured(None).and_then(|config| {
         let icons = icons(&config)?;
         let directory = shared_directory(&config);
         runtime()?.block_on(async {
-            let request = cgi::request(Instant::from_std(arrived));
             let (site, sessions) = Site::open(config, icons, directory, Life::Single);
             let response = site.answer(&request).await;
             if let Err(error) = cgi::write_response(&response) {
@@ -81,20 +81,14 @@ pub fn cgi() -> ExitCode {
     });
     if answered.is_err() {
         // Whoever asked may have gone; the log is told in any case.
-        let _ = cgi::write_response(&broken());
+        let _ = cgi::write_response(&broken(&request));
     }
     exit_code(answered)
 }
 
-fn broken() -> Response {
-    let body = b"webpresence is not set up: the web server's log says what is wrong\n".to_vec();
-    let headers = vec![
-        ("Content-Type", "text/plain; charset=utf-8".to_owned()),
-        ("Content-Length", body.len().to_string()),
-        ("Cache-Control", "no-store".to_owned()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
-    ];
-    Response { status: 500, headers, body }
+fn broken(request: &Request) -> Response {
+    let line = "webpresence is not set up: the web server's log says what is wrong\n";
+    Response::new(500, text::CONTENT_TYPE, line).with("Cache-Control", "no-store").seal(request)
 }
 
 /// The built-in icons and the admin's own.
@@ -175,6 +169,29 @@ impl Reloaded {
             if timeout(GOODBYE, sessions.closed()).await.is_err() {
                 log::warn!("a session did not close in time");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_configuration_is_an_answer_like_any_other() {
+        for (method, body) in [("GET", 67), ("HEAD", 0), ("POST", 67)] {
+            let vars = [("REQUEST_METHOD".to_owned(), method.into())].into();
+            let response = broken(&Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() });
+            assert_eq!((response.status, response.body.len()), (500, body), "{method}");
+            let expected = [
+                ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+                ("Cache-Control", "no-store".to_owned()),
+                ("X-Content-Type-Options", "nosniff".to_owned()),
+                ("X-Robots-Tag", "noindex".to_owned()),
+                ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),
+                ("Content-Length", "67".to_owned()),
+            ];
+            assert_eq!(response.headers, expected, "{method}");
         }
     }
 }
