@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -101,11 +102,20 @@ pub fn icons(config: &Config) -> Result<Icons, Failed> {
     Ok(Icons::new(folder))
 }
 
+/// As many descriptors as this process may have: the usual soft limit is below the connections it takes.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::info!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
 fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Life) -> Result<(), Failed> {
     let icons = icons(&config)?;
     let directory = shared_directory(&config);
     let runtime = match life {
         Life::Resident => {
+            raise_descriptor_limit();
             let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS);
             tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?
         }

@@ -47,6 +47,13 @@ pub struct Config {
     pub log: LogSettings,
 }
 
+impl Config {
+    /// How long a visitor waits at most for what no single identity answers for.
+    pub fn patience(&self) -> Duration {
+        self.identities.iter().map(|identity| identity.timeout).min().unwrap_or(Duration::from_secs(5))
+    }
+}
+
 /// One XMPP address that asks (`[xmpp]`), and whom it may be used for (`[access]` of the same name).
 #[derive(Clone, Debug)]
 pub struct Identity {

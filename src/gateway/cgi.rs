@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::time::Instant;
 
 use super::{MAX_BODY_BYTES, MAX_PARAMS_BYTES};
@@ -38,9 +40,34 @@ const NAMES: [&str; 13] = [
 ];
 const PREFIXES: [&str; 6] = ["HTTP_", "REDIRECT_", "REMOTE_", "REQUEST_", "SERVER_", "SSL_"];
 
+/// How long the body of a request may take: what comes later than that would come too late for an answer.
+const BODY_TIME: Duration = Duration::from_secs(2);
+
 /// The request this process was started for. Blocks while the web server sends the body of a POST.
 pub fn request(now: Instant) -> Request {
-    read_request(std::env::vars_os(), &mut io::stdin().lock(), now)
+    let deadline = std::time::Instant::now() + BODY_TIME;
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(stdin) => {
+            let mut stdin = Punctual { input: File::from(stdin), deadline };
+            read_request(std::env::vars_os(), &mut stdin, now)
+        }
+        Err(_) => read_request(std::env::vars_os(), &mut io::empty(), now),
+    }
+}
+
+/// Input that fails at its deadline instead of waiting on.
+struct Punctual<T> {
+    input: T,
+    deadline: std::time::Instant,
+}
+
+impl<T: Read + AsFd> Read for Punctual<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.deadline.saturating_duration_since(std::time::Instant::now());
+        let rest = Timespec { tv_sec: rest.as_secs() as i64, tv_nsec: i64::from(rest.subsec_nanos()) };
+        let ready = poll(&mut [PollFd::new(&self.input, PollFlags::IN)], Some(&rest))?;
+        if ready == 0 { Err(io::ErrorKind::TimedOut.into()) } else { self.input.read(buffer) }
+    }
 }
 
 /// As [`request`], from any environment and input.
@@ -122,7 +149,7 @@ fn describes_request(name: &str) -> bool {
 
 /// Reads what CONTENT_LENGTH announces. A body that ends early is dropped: cut short, a form may name somebody else.
 fn read_body(request: &mut Request, stdin: &mut impl Read) {
-    let Some(length) = request.content_length() else { return };
+    let Some(length) = request.content_length() else { return read_chunked(request, stdin) };
     if length > MAX_BODY_BYTES as u64 {
         request.excess = Some(Excess::Body);
         // Whether there was so much to drain changes nothing for the answer.
@@ -135,9 +162,48 @@ fn read_body(request: &mut Request, stdin: &mut impl Read) {
     }
 }
 
+/// COMPAT: Apache's mod_cgid and mod_cgi hand over a chunked body without its length; it ends where the input does.
+fn read_chunked(request: &mut Request, stdin: &mut impl Read) {
+    if !request.var("HTTP_TRANSFER_ENCODING").is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
+        return;
+    }
+    let mut body = Vec::new();
+    match stdin.take(MAX_BODY_BYTES as u64 + 1).read_to_end(&mut body) {
+        Ok(length) if length > MAX_BODY_BYTES => request.excess = Some(Excess::Body),
+        Ok(_) => request.body = body,
+        Err(_) => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chunked_body_ends_where_the_input_does() {
+        let long = vec![b'b'; MAX_BODY_BYTES + 1];
+        for (coding, stdin, body, excess) in [
+            ("chunked", &b"jid=a"[..], 5, None),
+            ("Chunked", &long[1..], MAX_BODY_BYTES, None),
+            ("chunked", &long, 0, Some(Excess::Body)),
+            ("gzip", b"jid=a", 0, None),
+        ] {
+            let vars: [(&[u8], &[u8]); 2] =
+                [(b"REQUEST_METHOD", b"POST"), (b"HTTP_TRANSFER_ENCODING", coding.as_bytes())];
+            let (request, _) = read(&vars, stdin);
+            assert_eq!((request.body.len(), request.excess), (body, excess), "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_is_not_waited_for() {
+        let (silent, _other) = std::os::unix::net::UnixStream::pair().expect("a pair of sockets");
+        let mut stdin = Punctual { input: silent, deadline: std::time::Instant::now() };
+        let vars = [("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")];
+        let vars = vars.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let request = read_request(vars.into_iter(), &mut stdin, Instant::now());
+        assert_eq!((request.body.len(), request.excess), (0, None));
+    }
 
     fn environment(vars: &[(&[u8], &[u8])]) -> impl Iterator<Item = (OsString, OsString)> {
         let os = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());

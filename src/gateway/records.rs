@@ -344,6 +344,10 @@ impl Incoming {
         if request.content_length().is_some_and(|length| length > request.body.len() as u64) {
             request.body = Vec::new();
         }
+        // The body of anything but a POST says nothing, however long it is.
+        if request.excess == Some(Excess::Body) && request.var("REQUEST_METHOD") != Some(b"POST") {
+            request.excess = None;
+        }
         Ok(request)
     }
 }

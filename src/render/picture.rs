@@ -66,6 +66,11 @@ impl Icons {
         made.await.unwrap_or_else(|broken| resume_unwind(broken.into_panic()))
     }
 
+    /// The built-in picture of this size or the next larger one, for those whose own is not made in time.
+    pub fn ready_png(state: State, size_px: u16) -> &'static [u8] {
+        Drawing::of(state).next_larger(size_px)
+    }
+
     /// The file for a state. What is not there in this size is computed on the caller's thread the first time.
     pub fn picture(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
         self.known(state, format, size_px).unwrap_or_else(|| {

@@ -19,6 +19,9 @@ const DECODER_MAX_BYTES: u64 = 16 * SIDE_MAX_PX as u64 * SIDE_MAX_PX as u64;
 /// Between 1, careful, and 30: fast enough for a request, and without loss up to 256 colours.
 const GIF_SPEED: i32 = 10;
 
+/// Longer sides than this are compressed quickly rather than well: somebody waits.
+const LARGE_PX: u32 = 256;
+
 /// Reads a picture, the first one of an animation. SVG has no pixels.
 pub fn decode(bytes: &[u8], format: Format) -> Result<RgbaImage, ImageError> {
     let format = match format {
@@ -45,7 +48,9 @@ pub fn fit(image: RgbaImage, side_px: u16) -> RgbaImage {
     let scaled = |side: u32| (side * u32::from(side_px) / longer).max(1);
     let mut light = DynamicImage::from(image).into_rgba32f();
     multiply_alpha(&mut light);
-    let mut light = imageops::resize(&light, scaled(width), scaled(height), FilterType::Lanczos3);
+    // What has no more detail to show needs no careful filter.
+    let filter = if u32::from(side_px) > longer { FilterType::Triangle } else { FilterType::Lanczos3 };
+    let mut light = imageops::resize(&light, scaled(width), scaled(height), filter);
     divide_alpha(&mut light);
     DynamicImage::from(light).into_rgba8()
 }
@@ -70,7 +75,9 @@ pub fn encode(image: RgbaImage, format: Format) -> Result<Vec<u8>, ImageError> {
         Format::Gif => GifEncoder::new_with_speed(&mut bytes, GIF_SPEED).encode_frame(Frame::new(hard_edged(image)))?,
         Format::WebP => image.write_with_encoder(WebPEncoder::new_lossless(&mut bytes))?,
         Format::Png | Format::Svg => {
-            let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, PngFilter::Adaptive);
+            let large = image.width().max(image.height()) > LARGE_PX;
+            let compression = if large { CompressionType::Fast } else { CompressionType::Default };
+            let encoder = PngEncoder::new_with_quality(&mut bytes, compression, PngFilter::Adaptive);
             image.write_with_encoder(encoder)?;
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::caching::{self, Scope};
 use super::languages;
@@ -70,7 +70,9 @@ impl Site<'_> {
         let is_open = if presence.state == State::Forbidden { access::is_open(self.config) } else { is_open };
         let mut response = self.body(query, presence, is_open).await;
         let scope = self.scope(query, &response, presence.state, is_open);
-        response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
+        if !response.has("Cache-Control") {
+            response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
+        }
         // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {
             response = response.with("Retry-After", pause.as_millis().div_ceil(1000).max(1).to_string());
@@ -91,7 +93,9 @@ impl Site<'_> {
             Kind::Json => Response::new(status, json::CONTENT_TYPE, json::error(status, &line)),
             Kind::Text | Kind::Xml => Response::new(status, text::CONTENT_TYPE, line + "\n"),
         };
-        response = response.with("Cache-Control", "no-store");
+        if !response.has("Cache-Control") {
+            response = response.with("Cache-Control", "no-store");
+        }
         if status == 405 {
             response = response.with("Allow", METHODS);
         }
@@ -123,7 +127,13 @@ impl Site<'_> {
     }
 
     async fn picture(&self, status: u16, state: State, form: &Form) -> Response {
-        let file = self.icons.in_turn(state, form.format, form.size_px).await;
+        let deadline = self.request.arrived + self.config.patience();
+        let in_turn = self.icons.in_turn(state, form.format, form.size_px);
+        let Ok(file) = timeout_at(deadline, in_turn).await else {
+            // Better than none, but not what was asked for: nobody is to keep it.
+            let file = Icons::ready_png(state, form.size_px);
+            return Response::new(status, Format::Png.content_type(), file).with("Cache-Control", "no-store");
+        };
         let response = Response::new(status, form.format.content_type(), file);
         if form.format == Format::Svg { response.confined() } else { response }
     }

@@ -42,6 +42,10 @@ impl Response {
         self
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(known, _)| *known == name)
+    }
+
     /// Lets the scripts of other sites read the answer.
     pub fn shared(self) -> Response {
         self.with("Access-Control-Allow-Origin", "*").with("Access-Control-Expose-Headers", "Age, ETag, Retry-After")

@@ -27,7 +27,8 @@ pub fn begin(id: u16, keep: bool) -> Vec<u8> {
 /// A whole request as nginx would send it.
 pub fn request(id: u16, keep: bool, query: &str, body: &[u8]) -> Vec<u8> {
     let pair = [&[12, query.len() as u8], &b"QUERY_STRING"[..], query.as_bytes()].concat();
-    let mut out = [begin(id, keep), record(4, id, &pair), record(4, id, b"")].concat();
+    let method: &[u8] = if body.is_empty() { b"" } else { b"\x0e\x04REQUEST_METHODPOST" };
+    let mut out = [begin(id, keep), record(4, id, &pair), record(4, id, method), record(4, id, b"")].concat();
     body.chunks(0xffff).for_each(|content| out.extend(record(5, id, content)));
     out.extend(record(5, id, b""));
     out

@@ -80,7 +80,7 @@ fn get(query: &str) -> Request {
 
 /// The answer, and whom it asked about.
 fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<String>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without I/O");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without I/O");
     let icons = Arc::new(Icons::default());
     let mut asked = None;
     let find = async |identity: &Identity, jid: BareJid, deadline: Instant| {

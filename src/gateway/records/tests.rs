@@ -214,7 +214,9 @@ fn body_limit_counts_on_both_sides() {
     let [Event::Request { request: whole, .. }] = &received.events[..] else { panic!("{received:?}") };
     assert_eq!((whole.body.len(), whole.excess), (MAX_BODY_BYTES, None));
 
-    check(&[&request(1, b"\x01\x01Av", &body)], &["REQUEST id=1 [A=v] body= excess=Body"]);
+    let post = b"\x0e\x04REQUEST_METHODPOST";
+    check(&[&request(1, post, &body)], &["REQUEST id=1 [REQUEST_METHOD=POST] body= excess=Body"]);
+    check(&[&request(1, b"\x01\x01Av", &body)], &["REQUEST id=1 [A=v] body="]);
     check(&[&request(1, &vec![0; MAX_PARAMS_BYTES + 2], &body)], &["REQUEST id=1 [] body= excess=Params"]);
 }
 

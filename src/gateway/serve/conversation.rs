@@ -133,7 +133,7 @@ where
                 Event::Request { id, request } => self.start_answer(id, request),
                 Event::Aborted { id } => self.drop_answer(id),
                 Event::Broken(violation) => {
-                    log::warn!("closing a connection that does not speak FastCGI properly: {violation:?}");
+                    log::info!("closing a connection that does not speak FastCGI properly: {violation:?}");
                     broken = true;
                 }
             }
