@@ -192,10 +192,10 @@ impl Task {
         let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
         match &outcome {
-            Ok(_) => self.backoff.succeeded(),
+            Ok(_) => {}
             // A session that served and then broke was only old: what is still in hand goes into a new one.
-            Err(Failure::StreamEnded(reason)) if self.answered > 0 => {
-                log::info!("{}: the session ended: {reason}", self.identity.jid);
+            Err(failure @ (Failure::StreamEnded(_) | Failure::Flood)) if self.answered > 0 => {
+                log::info!("{}: {failure}", self.identity.jid);
                 return Ok(End::Idle);
             }
             Err(failure) => {
@@ -247,6 +247,10 @@ impl Task {
         let mut idle_since = None;
         loop {
             let wait = talk.advance().await?;
+            if talk.logged_in {
+                // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
+                self.backoff.succeeded();
+            }
             let now = Instant::now();
             self.deliver(talk, now)?;
             let idle = self.waiting.is_empty();
@@ -419,4 +423,72 @@ fn nonce() -> String {
     let mut bytes = [0; 18];
     SystemRandom::new().fill(&mut bytes).expect("the kernel gives random numbers once it has booted");
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{Host, Secret, Security, ServerKind, Visibility};
+    use crate::presence::Rule;
+
+    const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
+                          xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
+    const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
+
+    fn component(port: u16) -> Identity {
+        Identity {
+            name: String::new(),
+            jid: BareJid::new("presence.example.com").expect("a domain is an address"),
+            password: Secret::new("secret".into()),
+            host: Some(Host::Name("127.0.0.1".into())),
+            port: Some(port),
+            security: Security::None,
+            ca_file: None,
+            verify: true,
+            timeout: Duration::from_secs(20),
+            linger: None,
+            server: Some(ServerKind::Prosody),
+            rule: Rule::MostAvailable,
+            visibility: Visibility::Anyone,
+            domains: Vec::new(),
+        }
+    }
+
+    async fn read_until(socket: &mut TcpStream, end: &str) {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(end) {
+            assert!(socket.read_buf(&mut read).await.expect("an open connection") > 0, "closed before {end}");
+        }
+    }
+
+    /// Days of service may lie between two failures: the second is not punished for the first.
+    #[tokio::test]
+    async fn a_session_that_served_resets_the_pause_however_it_ends() {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = server.local_addr().expect("bound").port();
+        let (prober, _task) = Prober::spawn(component(port), Manner::default());
+        let bob = BareJid::new("bob@example.com").expect("a bare JID");
+        let ask = || prober.ask(bob.clone(), Instant::now() + Duration::from_secs(20));
+        for round in 0..5 {
+            let serve = async {
+                let (mut socket, _) = server.accept().await.expect("a connection");
+                socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+                read_until(&mut socket, "xmpp:ping").await;
+                socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+                socket
+            };
+            let (answer, mut socket) = tokio::join!(ask(), serve);
+            assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "round {round}");
+            socket.write_all(b"<<").await.expect("an open connection");
+            while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+            let unasked = ask().await.expect_err("the session has just failed");
+            assert_eq!(unasked.retry_after, Duration::from_secs(1), "round {round}");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::time::resume();
+        }
+    }
 }
