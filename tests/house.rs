@@ -57,6 +57,7 @@ fn only_the_edges_touch_sockets_files_and_clocks() {
         "probe/dns.rs",
         "probe/tls.rs",
         "probe/lease.rs",
+        "probe/pending.rs",
         "probe/prober.rs",
     ];
     none(
