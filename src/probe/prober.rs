@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use jid::BareJid;
@@ -19,6 +19,7 @@ use super::connect::Channel;
 use super::facts::Facts;
 use super::lease::Lease;
 use super::pending::Pending;
+use super::refused::Refused;
 use super::session::{Session, Step};
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Failure, Why};
@@ -91,8 +92,9 @@ impl Prober {
     pub fn spawn(identity: Identity, manner: Manner) -> (Prober, JoinHandle<()>) {
         let (errands, inbox) = mpsc::channel(QUEUE);
         let task = Task {
-            identity: Arc::new(identity),
             pending: Pending::new(manner.directory.as_deref()),
+            refused: Refused::new(manner.directory.as_deref(), &identity),
+            identity: Arc::new(identity),
             manner,
             inbox,
             facts: Facts::default(),
@@ -135,6 +137,7 @@ impl Prober {
 struct Task {
     identity: Arc<Identity>,
     pending: Pending,
+    refused: Refused,
     manner: Manner,
     inbox: mpsc::Receiver<Errand>,
     facts: Facts,
@@ -188,6 +191,12 @@ impl Task {
         }
         self.answered = 0;
         let lease = self.lease().await?;
+        // Only now: whoever had the turn before may have been refused.
+        if let Some((condition, wait)) = self.refused.stands(&self.identity, SystemTime::now()) {
+            let failure = Failure::LoginRefused(condition);
+            self.backoff.refused_elsewhere(failure.clone(), wait, Instant::now());
+            return Err(failure);
+        }
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
         let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
@@ -201,6 +210,9 @@ impl Task {
             Err(failure) => {
                 let refused = if self.identity.is_component() { COMPONENT_REFUSED } else { ACCOUNT_REFUSED };
                 self.backoff.failed(failure, refused, Instant::now());
+                if let Failure::LoginRefused(condition) = failure {
+                    self.refused.note(&self.identity, condition);
+                }
                 let wait = self.backoff.remaining(Instant::now());
                 log::warn!("{}: {failure}; next attempt in {} s", self.identity.jid, wait.as_secs());
             }
