@@ -58,6 +58,7 @@ fn only_the_edges_touch_sockets_files_and_clocks() {
         "probe/tls.rs",
         "probe/lease.rs",
         "probe/pending.rs",
+        "probe/refused.rs",
         "probe/prober.rs",
     ];
     none(
@@ -98,7 +99,7 @@ fn there_is_no_state_beside_the_configuration() {
 
 #[test]
 fn secrets_are_revealed_where_they_are_proved_and_nowhere_else() {
-    none(&[".reveal()"], &["probe/session.rs"]);
+    none(&[".reveal()"], &["probe/session.rs", "probe/refused.rs"]);
 }
 
 #[test]

@@ -16,7 +16,8 @@ use rustix::fs::{Access, Mode, OFlags};
 /// # Errors
 /// Why there is no such folder, in one line for the log. The caller goes on in memory only.
 pub fn open(directory: Option<&Path>, uid: u32) -> Result<PathBuf, Unusable> {
-    let path = directory.ok_or(Unusable::Nowhere)?;
+    // Without a slash at its end, behind which a link would be followed.
+    let path = &directory.ok_or(Unusable::Nowhere)?.components().collect::<PathBuf>();
     let because = |why| Unusable::Because(path.to_owned(), why);
     let failed = |e: rustix::io::Errno| because(Why::Failed(e.kind()));
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| because(Why::NotMade(e.kind())))?;

@@ -38,6 +38,11 @@ impl Backoff {
         self.until = Some((now + wait, failure.clone()));
     }
 
+    /// Another process was refused: nothing is tried for so long.
+    pub fn refused_elsewhere(&mut self, failure: Failure, wait: Duration, now: Instant) {
+        self.until = Some((now + wait, failure));
+    }
+
     /// The failure on whose account nothing is tried now.
     pub fn stands_in_the_way(&self, now: Instant) -> Option<Failure> {
         self.until.as_ref().filter(|(until, _)| now < *until).map(|(_, failure)| failure.clone())

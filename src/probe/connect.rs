@@ -42,29 +42,8 @@ impl Channel {
     /// Returns the host too: the name a component's server proves by TLS.
     async fn open_tcp(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<(Channel, String), Failure> {
         let targets = targets(identity, deadline).await?;
-        let mut failure = unreachable(identity.jid.domain().as_str(), "no host to try");
-        for (host, port) in targets {
-            let addresses = match timeout_at(deadline, lookup_host((host.as_str(), port))).await {
-                Err(_) => return Err(Failure::Silent),
-                Ok(Err(error)) => {
-                    failure = unreachable(&host, &error.to_string());
-                    continue;
-                }
-                Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-            };
-            steps.passed(Stage::Resolved { host: host.clone(), port });
-            for (tried, address) in addresses.iter().enumerate() {
-                // Each address its share of the time, so that a dead one leaves some for the next.
-                let now = Instant::now();
-                let share = deadline.saturating_duration_since(now) / (addresses.len() - tried) as u32;
-                match timeout_at(now + share, TcpStream::connect(address)).await {
-                    Ok(Ok(socket)) => return Ok((Channel::over_tcp(socket), host)),
-                    Ok(Err(error)) => failure = unreachable(&address.to_string(), &error.to_string()),
-                    Err(_) => failure = unreachable(&address.to_string(), "no answer"),
-                }
-            }
-        }
-        Err(failure)
+        let (socket, host) = reach(targets, deadline, steps).await?;
+        Ok((Channel::over_tcp(socket), host))
     }
 
     fn over_tcp(socket: TcpStream) -> Channel {
@@ -143,13 +122,75 @@ fn ascii(name: &str) -> String {
     url::Host::parse(name).map_or_else(|_| name.to_owned(), |host| host.to_string())
 }
 
+/// Connects to the first host that answers; returns its name too.
+async fn reach(targets: Vec<dns::Target>, deadline: Instant, steps: &Steps) -> Result<(TcpStream, String), Failure> {
+    let mut failure = unreachable("the server", "no host to try");
+    let mut left = targets.len();
+    for (host, port) in targets {
+        left -= 1;
+        let addresses = match timeout_at(deadline, lookup_host((host.as_str(), port))).await {
+            Err(_) => return Err(Failure::Silent),
+            Ok(Err(error)) => {
+                failure = unreachable(&host, &error.to_string());
+                continue;
+            }
+            Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
+        };
+        steps.passed(Stage::Resolved { host: host.clone(), port });
+        for (tried, address) in addresses.iter().enumerate() {
+            // Each address and each further host its share of the time, so that a dead one leaves some for the next.
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / (addresses.len() - tried + left) as u32;
+            match timeout_at(now + share, TcpStream::connect(address)).await {
+                Ok(Ok(socket)) => return Ok((socket, host)),
+                Ok(Err(error)) => failure = unreachable(&address.to_string(), &error.to_string()),
+                Err(_) => failure = unreachable(&address.to_string(), "no answer"),
+            }
+        }
+    }
+    Err(failure)
+}
+
 fn unreachable(to: &str, reason: &str) -> Failure {
     Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A port behind which packets are dropped: its queue is full and nobody empties it.
+    async fn dead() -> (OwnedFd, Vec<TcpStream>, u16) {
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        listen(&listener, 0).expect("a listening socket");
+        let address = SocketAddr::try_from(getsockname(&listener).expect("bound")).expect("an IP address");
+        let mut queue = Vec::new();
+        let full = Duration::from_millis(100);
+        while let Ok(socket) = timeout_at(Instant::now() + full, TcpStream::connect(address)).await {
+            queue.push(socket.expect("room in the queue"));
+        }
+        (listener, queue, address.port())
+    }
+
+    #[tokio::test]
+    async fn a_dead_host_leaves_time_for_the_next() {
+        let (_listener, _queue, dead) = dead().await;
+        let alive = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = alive.local_addr().expect("bound").port();
+        let targets = [dead, port].map(|port| ("127.0.0.1".to_owned(), port));
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let reached = reach(targets.into(), deadline, &Steps::default()).await.map(|(socket, _)| socket.peer_addr());
+        let reached = reached.unwrap_or_else(|failure| panic!("{failure}")).expect("connected");
+        assert_eq!(reached.port(), port);
+        assert!(Instant::now() < deadline);
+    }
 
     #[test]
     fn names_are_spelled_as_dns_does() {

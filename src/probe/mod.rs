@@ -11,6 +11,7 @@ pub mod lease;
 pub mod login;
 pub mod pending;
 pub mod prober;
+mod refused;
 pub mod scram;
 pub mod session;
 pub mod stanza;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use jid::BareJid;
@@ -19,6 +19,7 @@ use super::connect::Channel;
 use super::facts::Facts;
 use super::lease::Lease;
 use super::pending::Pending;
+use super::refused::Refused;
 use super::session::{Session, Step};
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Failure, Why};
@@ -100,8 +101,9 @@ impl Prober {
     pub fn spawn(identity: Identity, manner: Manner) -> (Prober, JoinHandle<()>) {
         let (errands, inbox) = mpsc::channel(QUEUE);
         let task = Task {
-            identity: Arc::new(identity),
             pending: Pending::new(manner.directory.as_deref()),
+            refused: Refused::new(manner.directory.as_deref(), &identity),
+            identity: Arc::new(identity),
             manner,
             inbox,
             facts: Facts::default(),
@@ -144,6 +146,7 @@ impl Prober {
 struct Task {
     identity: Arc<Identity>,
     pending: Pending,
+    refused: Refused,
     manner: Manner,
     inbox: mpsc::Receiver<Errand>,
     facts: Facts,
@@ -197,19 +200,28 @@ impl Task {
         }
         self.answered = 0;
         let lease = self.lease().await?;
+        // Only now: whoever had the turn before may have been refused.
+        if let Some((condition, wait)) = self.refused.stands(&self.identity, SystemTime::now()) {
+            let failure = Failure::LoginRefused(condition);
+            self.backoff.refused_elsewhere(failure.clone(), wait, Instant::now());
+            return Err(failure);
+        }
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
         let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
         match &outcome {
-            Ok(_) => self.backoff.succeeded(),
+            Ok(_) => {}
             // A session that served and then broke was only old: what is still in hand goes into a new one.
-            Err(Failure::StreamEnded(reason)) if self.answered > 0 => {
-                log::info!("{}: the session ended: {reason}", self.identity.jid);
+            Err(failure @ (Failure::StreamEnded(_) | Failure::Flood)) if self.answered > 0 => {
+                log::info!("{}: {failure}", self.identity.jid);
                 return Ok(End::Idle);
             }
             Err(failure) => {
                 let refused = if self.identity.is_component() { COMPONENT_REFUSED } else { ACCOUNT_REFUSED };
                 self.backoff.failed(failure, refused, Instant::now());
+                if let Failure::LoginRefused(condition) = failure {
+                    self.refused.note(&self.identity, condition);
+                }
                 let wait = self.backoff.remaining(Instant::now());
                 log::warn!("{}: {failure}; next attempt in {} s", self.identity.jid, wait.as_secs());
             }
@@ -256,6 +268,10 @@ impl Task {
         let mut idle_since = None;
         loop {
             let wait = talk.advance().await?;
+            if talk.logged_in {
+                // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
+                self.backoff.succeeded();
+            }
             let now = Instant::now();
             self.deliver(talk, now)?;
             let idle = self.waiting.is_empty();
@@ -428,4 +444,72 @@ fn nonce() -> String {
     let mut bytes = [0; 18];
     SystemRandom::new().fill(&mut bytes).expect("the kernel gives random numbers once it has booted");
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{Host, Secret, Security, ServerKind, Visibility};
+    use crate::presence::Rule;
+
+    const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
+                          xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
+    const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
+
+    fn component(port: u16) -> Identity {
+        Identity {
+            name: String::new(),
+            jid: BareJid::new("presence.example.com").expect("a domain is an address"),
+            password: Secret::new("secret".into()),
+            host: Some(Host::Name("127.0.0.1".into())),
+            port: Some(port),
+            security: Security::None,
+            ca_file: None,
+            verify: true,
+            timeout: Duration::from_secs(20),
+            linger: None,
+            server: Some(ServerKind::Prosody),
+            rule: Rule::MostAvailable,
+            visibility: Visibility::Anyone,
+            domains: Vec::new(),
+        }
+    }
+
+    async fn read_until(socket: &mut TcpStream, end: &str) {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(end) {
+            assert!(socket.read_buf(&mut read).await.expect("an open connection") > 0, "closed before {end}");
+        }
+    }
+
+    /// Days of service may lie between two failures: the second is not punished for the first.
+    #[tokio::test]
+    async fn a_session_that_served_resets_the_pause_however_it_ends() {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = server.local_addr().expect("bound").port();
+        let (prober, _task) = Prober::spawn(component(port), Manner::default());
+        let bob = BareJid::new("bob@example.com").expect("a bare JID");
+        let ask = || prober.ask(bob.clone(), Instant::now() + Duration::from_secs(20));
+        for round in 0..5 {
+            let serve = async {
+                let (mut socket, _) = server.accept().await.expect("a connection");
+                socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+                read_until(&mut socket, "xmpp:ping").await;
+                socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+                socket
+            };
+            let (answer, mut socket) = tokio::join!(ask(), serve);
+            assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "round {round}");
+            socket.write_all(b"<<").await.expect("an open connection");
+            while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+            let unasked = ask().await.expect_err("the session has just failed");
+            assert_eq!(unasked.retry_after, Duration::from_secs(1), "round {round}");
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::time::resume();
+        }
+    }
 }

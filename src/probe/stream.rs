@@ -5,18 +5,21 @@
 use std::fmt;
 
 use rxml::error::EndOrError;
-use rxml::{AttrMap, Event, Namespace, Parse, Parser};
-use xmpp_parsers::minidom::Element;
+use rxml::{AttrMap, Event, Namespace, Options, Parse, Parser, WithOptions};
+use xmpp_parsers::minidom::{Element, Node};
 
 use super::ns;
 
-/// Bytes of one stream element, the same for the header.
+/// Bytes of one stream element, the same for the header. What is longer is cut off: see `cut_down`.
 pub const STANZA_LIMIT: usize = 64 * 1024;
-/// How deep elements may nest, the stream element not counted.
+/// Bytes of one name or value of an attribute, such as the id of a stranger's message. White space between stanzas is
+/// gathered up to it too, so that it is less than the limit of a stanza.
+pub const TOKEN_LIMIT: usize = STANZA_LIMIT / 2;
+/// How deep elements may nest, the stream element not counted. What is deeper is cut off.
 pub const DEPTH_LIMIT: usize = 32;
 
 /// What a stream is made of.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Incoming {
     /// The server's `<stream:stream>`, with its `id`.
     Header { id: Option<String> },
@@ -33,10 +36,8 @@ pub enum Fault {
     NotWellFormed,
     /// The first element is not an XMPP stream.
     NotAStream,
-    /// An element over [`STANZA_LIMIT`].
+    /// A header, or a single tag, over [`STANZA_LIMIT`].
     TooLarge,
-    /// Nesting over [`DEPTH_LIMIT`].
-    TooDeep,
 }
 
 impl fmt::Display for Fault {
@@ -44,21 +45,29 @@ impl fmt::Display for Fault {
         match self {
             Fault::NotWellFormed => f.write_str("not well-formed XML"),
             Fault::NotAStream => f.write_str("not an XMPP stream"),
-            Fault::TooLarge => write!(f, "an element over {STANZA_LIMIT} bytes"),
-            Fault::TooDeep => write!(f, "elements nested over {DEPTH_LIMIT} deep"),
+            Fault::TooLarge => write!(f, "a tag over {STANZA_LIMIT} bytes"),
         }
     }
 }
 
 /// Reads one stream; a restarted stream wants a new one.
-#[derive(Default)]
 pub struct Reader {
     parser: Parser,
     /// The elements that are open, outermost first, without the stream element.
     open: Vec<Element>,
+    /// How deep we are inside of an element that was cut down to its outermost tag.
+    cut: Option<usize>,
     header_seen: bool,
     /// Bytes since the last complete element.
     pending: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        let options = Options { max_token_length: TOKEN_LIMIT, ..Options::default() };
+        let parser = Parser::with_options(options);
+        Reader { parser, open: Vec::new(), cut: None, header_seen: false, pending: 0 }
+    }
 }
 
 impl Reader {
@@ -78,7 +87,7 @@ impl Reader {
             *bytes = &bytes[used..];
             self.pending += used;
             if self.pending > STANZA_LIMIT {
-                return Err(Fault::TooLarge);
+                self.cut_down()?;
             }
             match event {
                 Ok(Some(event)) => {
@@ -94,14 +103,42 @@ impl Reader {
         }
     }
 
+    /// Keeps the outermost tag of the element that is open, with the children that are complete, and drops the rest:
+    /// any stranger may send us a message of any size, which must not end the session of everybody.
+    fn cut_down(&mut self) -> Result<(), Fault> {
+        let outermost = self.open.first_mut().ok_or(Fault::TooLarge)?;
+        for child in outermost.take_nodes().into_iter().filter_map(Node::into_element) {
+            outermost.append_child(child);
+        }
+        self.cut.get_or_insert(self.open.len());
+        self.open.truncate(1);
+        self.pending = 0;
+        Ok(())
+    }
+
+    /// Goes through an element that was cut down, to its end.
+    fn pass_over(&mut self, depth: usize, event: &Event) -> Option<Incoming> {
+        let depth = match event {
+            Event::StartElement(..) => depth + 1,
+            Event::EndElement(..) => depth - 1,
+            Event::XmlDeclaration(..) | Event::Text(..) => depth,
+        };
+        self.pending = 0;
+        self.cut = Some(depth).filter(|depth| *depth > 0);
+        if self.cut.is_some() { None } else { self.close() }
+    }
+
     fn take(&mut self, event: Event) -> Result<Option<Incoming>, Fault> {
+        if let Some(depth) = self.cut {
+            return Ok(self.pass_over(depth, &event));
+        }
         match event {
             Event::XmlDeclaration(..) => Ok(None),
             Event::StartElement(_, (namespace, name), attrs) if self.header_seen => {
-                if self.open.len() == DEPTH_LIMIT {
-                    return Err(Fault::TooDeep);
-                }
                 self.open.push(element(&namespace, &name, attrs));
+                if self.open.len() > DEPTH_LIMIT {
+                    self.cut_down()?;
+                }
                 Ok(None)
             }
             Event::StartElement(_, (namespace, name), attrs) => {
@@ -203,14 +240,34 @@ mod tests {
 
     #[test]
     fn limits_hold_on_both_sides() {
-        let nested = |depth: usize| format!("{HEADER}{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-        assert_eq!(read(&nested(DEPTH_LIMIT), 100).map(|seen| seen.len()), Ok(2));
-        assert_eq!(read(&nested(DEPTH_LIMIT + 1), 100), Err(Fault::TooDeep));
-
-        let sized = |bytes: usize| format!("{HEADER}<a>{}</a>", "x".repeat(bytes - "<a></a>".len()));
-        assert_eq!(read(&sized(STANZA_LIMIT), 1000).map(|seen| seen.len()), Ok(2));
-        assert_eq!(read(&sized(STANZA_LIMIT + 1), 1000), Err(Fault::TooLarge));
-        assert_eq!(read(&sized(STANZA_LIMIT + 1), STANZA_LIMIT * 2), Err(Fault::TooLarge));
+        let cut = |size: usize, text: &str| read(&format!("{HEADER}{text}<b/>"), size).map(|seen| seen[1..].to_vec());
+        let bare = |name: &str| Incoming::Element(Element::bare(name, ns::CLIENT));
+        let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        let sized = |bytes: usize| format!("<a>{}</a>", "x".repeat(bytes - "<a></a>".len()));
+        for size in [1, 100, STANZA_LIMIT * 2] {
+            let whole = cut(size, &nested(DEPTH_LIMIT)).expect("well-formed");
+            assert!(whole[0] != bare("a") && whole[1..] == [bare("b")], "in pieces of {size}");
+            assert_eq!(cut(size, &nested(DEPTH_LIMIT + 1)), Ok(vec![bare("a"), bare("b")]), "in pieces of {size}");
+            assert_eq!(cut(size, &nested(DEPTH_LIMIT * 3)), Ok(vec![bare("a"), bare("b")]), "in pieces of {size}");
+            let whole = cut(size, &sized(STANZA_LIMIT)).expect("well-formed");
+            assert!(whole[0] != bare("a") && whole[1..] == [bare("b")], "in pieces of {size}");
+            for bytes in [STANZA_LIMIT + 1, STANZA_LIMIT * 5] {
+                assert_eq!(cut(size, &sized(bytes)), Ok(vec![bare("a"), bare("b")]), "{bytes} in pieces of {size}");
+            }
+        }
+        let both = format!("<a>{}{}</a>", "x".repeat(STANZA_LIMIT), nested(DEPTH_LIMIT * 2));
+        assert_eq!(cut(1000, &both), Ok(vec![bare("a"), bare("b")]));
+        let mut kept = Element::bare("a", ns::CLIENT);
+        kept.append_child(Element::bare("c", ns::CLIENT));
+        let late = format!("<a><c/>{}<d/></a>", "x".repeat(STANZA_LIMIT));
+        assert_eq!(cut(1000, &late), Ok(vec![Incoming::Element(kept), bare("b")]));
+        let long = |bytes: usize| format!("<a b='{}'/>", "x".repeat(bytes - "<a b=''/>".len()));
+        assert_eq!(cut(1000, &long(TOKEN_LIMIT)).map(|seen| seen.len()), Ok(2));
+        assert_eq!(cut(1000, &long(TOKEN_LIMIT * 2)), Err(Fault::NotWellFormed));
+        assert_eq!(cut(1, "<a>&#9999999999999999999;</a>"), Err(Fault::NotWellFormed));
+        assert_eq!(read(&"<a>".repeat(3), 1), Err(Fault::NotAStream));
+        let header = format!("<stream:stream {}", "a='b' ".repeat(STANZA_LIMIT));
+        assert!(read(&header, 4096).is_err());
         let endless = format!("{HEADER}<a b='{}", "x".repeat(STANZA_LIMIT * 2));
         assert!(read(&endless, 4096).is_err());
     }

@@ -309,6 +309,7 @@ fn a_folder_that_is_not_ours_alone_is_refused() {
     assert_eq!(refused(&dir, uid + 1), Unusable::Because(dir.clone(), Why::Foreign { owner: uid, uid: uid + 1 }));
     let link = machine.at("link");
     symlink(&dir, &link).expect("a link");
+    assert_eq!(refused(&link.join(""), uid), Unusable::Because(link.clone(), Why::NotADirectory), "behind a slash");
     assert_eq!(refused(&link, uid), Unusable::Because(link, Why::NotADirectory));
     let file = machine.put("file", "", 0o600);
     assert_eq!(refused(&file, uid), Unusable::Because(file.clone(), Why::NotMade(std::io::ErrorKind::AlreadyExists)));
