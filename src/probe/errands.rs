@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use jid::BareJid;
+use jid::{BareJid, Jid};
 use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::version::VersionResult;
@@ -43,6 +43,15 @@ struct Subscription {
     /// The request cannot be delivered.
     lost: bool,
     pong: Option<Instant>,
+}
+
+/// To whom a stanza that reached us was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// To this very session.
+    Ours,
+    /// To our identity, whoever speaks for it.
+    Everybody,
 }
 
 /// All that one session has to find out.
@@ -219,9 +228,20 @@ impl Errands {
         format!("q{}", self.counter)
     }
 
+    /// To whom `to` speaks; the bare JID is ours already.
+    pub fn address(&self, to: &Jid) -> Address {
+        match &self.sender.from {
+            Some(ours) if *to != *ours => Address::Everybody,
+            _ => Address::Ours,
+        }
+    }
+
     /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
-    pub fn hear(&mut self, heard: Heard, now: Instant, out: &mut String) {
+    pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
         match heard {
+            Heard::Available { from, resource } if address == Address::Everybody => {
+                self.about(&from.to_bare(), |inquiry| inquiry.pushed(resource.clone(), now));
+            }
             Heard::Available { from, resource } => {
                 self.about(&from.to_bare(), |inquiry| inquiry.available(resource.clone(), now));
             }
@@ -330,7 +350,9 @@ impl Errands {
     fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
         // A host's silence means the same on every server.
         let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };
-        Circumstances { kind, consented: self.facts.consented(&inquiry.jid, now), rule: self.rule, now }
+        // COMPAT: Openfire and jabberd2 leave the probes of an account that shows itself to nobody unanswered.
+        let heeded = !self.spare_home || matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        Circumstances { kind, heeded, consented: self.facts.consented(&inquiry.jid, now), rule: self.rule, now }
     }
 
     /// The configuration speaks for our own server, experience for all others.

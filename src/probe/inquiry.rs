@@ -56,7 +56,16 @@ impl<T> Reply<T> {
 /// What `jabber:iq:last` said (XEP-0012).
 #[derive(Debug, PartialEq)]
 pub struct Last {
+    /// `None` where the server sent no number.
+    seconds: Option<u64>,
     text: String,
+}
+
+impl Last {
+    /// Online by this account; on ejabberd also without anything to show.
+    fn is_now(&self) -> bool {
+        self.seconds == Some(0) && self.text.is_empty()
+    }
 }
 
 /// Which of the IQs sent along with the probe.
@@ -75,6 +84,8 @@ pub enum Slot {
 pub struct Circumstances {
     /// The software of the target's server; `None` while its answer is awaited.
     pub kind: Option<ServerKind>,
+    /// The server answers our probes at all.
+    pub heeded: bool,
     /// This person is known to have consented.
     pub consented: bool,
     pub rule: Rule,
@@ -90,6 +101,8 @@ pub struct Inquiry {
     /// The answer must be out by then.
     until: Instant,
     resources: Vec<Resource>,
+    /// What came for our identity and not for this session.
+    pushed: Vec<Resource>,
     offline: Option<Texts>,
     refused: bool,
     /// We have asked for consent, nobody has answered, and so nobody was probed.
@@ -113,6 +126,7 @@ impl Inquiry {
             own_host,
             until,
             resources: Vec::new(),
+            pushed: Vec::new(),
             offline: None,
             refused: false,
             pending: false,
@@ -137,11 +151,27 @@ impl Inquiry {
         self.resources.push(resource);
     }
 
+    /// A presence that went to our identity as a whole. COMPAT: Prosody with XEP-0356 sends those of everybody, consent
+    /// or not; only its answers to a probe count.
+    pub fn pushed(&mut self, resource: Resource, now: Instant) {
+        self.sign(now);
+        self.pushed.retain(|known| known.name != resource.name);
+        self.pushed.push(resource);
+    }
+
+    /// The presences that count.
+    fn seen(&self, here: Circumstances) -> Vec<Resource> {
+        let all = !matches!(here.kind, None | Some(ServerKind::Prosody));
+        let pushed = self.pushed.iter().filter(|pushed| self.resources.iter().all(|known| known.name != pushed.name));
+        self.resources.iter().chain(pushed.filter(|_| all)).cloned().collect()
+    }
+
     /// `name` is the resource that left, empty for the bare JID.
     pub fn unavailable(&mut self, name: &str, texts: Texts, now: Instant) {
         self.sign(now);
         let before = self.resources.len();
         self.resources.retain(|known| known.name != name);
+        self.pushed.retain(|known| known.name != name);
         if name.is_empty() || self.resources.len() < before {
             self.offline = Some(texts);
         }
@@ -247,8 +277,9 @@ impl Inquiry {
     }
 
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
-        if let Some(best) = Presence::best(&self.resources, here.rule) {
-            return Ok(self.answer(best, Why::Present));
+        let resources = self.seen(here);
+        if let Some(presence) = Presence::best(&resources, here.rule) {
+            return Ok(Answer { presence, why: Why::Present, resources });
         }
         if let Some(texts) = &self.offline {
             let texts = if texts.is_empty() { self.last_words() } else { texts.clone() };
@@ -260,8 +291,11 @@ impl Inquiry {
         if self.info == Reply::Result(true) {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
         }
-        if self.last.is_result() {
-            return Ok(self.answer(Presence::offline(self.last_words()), Why::LastActivity));
+        match &self.last {
+            // The server has him online, and yet his presence did not come: he is not offline, nobody has looked.
+            Reply::Result(last) if last.is_now() && !here.heeded => return Err(Failure::NotHeeded),
+            Reply::Result(_) => return Ok(self.answer(Presence::offline(self.last_words()), Why::LastActivity)),
+            _ => {}
         }
         self.judge_silence(here)
     }
@@ -275,7 +309,8 @@ impl Inquiry {
             _ if !self.server_spoke() => Err(Failure::Silent),
             _ if self.pending => no(Why::Pending),
             // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
-            ServerKind::Openfire => offline(),
+            ServerKind::Openfire if here.heeded => offline(),
+            ServerKind::Openfire => Err(Failure::NotHeeded),
             _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),
             ServerKind::Prosody => no(Why::Silence(kind)),
             _ if here.consented => offline(),
@@ -285,8 +320,9 @@ impl Inquiry {
 
     /// A host needs nobody's consent: any result means that it is there, and its silence that it is not.
     fn judge_host(&self, here: Circumstances) -> Result<Answer, Failure> {
-        if let Some(best) = Presence::best(&self.resources, here.rule) {
-            return Ok(self.answer(best, Why::Service));
+        let resources = self.seen(here);
+        if let Some(presence) = Presence::best(&resources, here.rule) {
+            return Ok(Answer { presence, why: Why::Service, resources });
         }
         if self.ping.is_result() || self.info.is_result() {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
@@ -326,12 +362,13 @@ impl Inquiry {
     }
 
     fn answer(&self, presence: Presence, why: Why) -> Answer {
-        Answer { presence, why, resources: self.resources.clone() }
+        Answer { presence, why, resources: Vec::new() }
     }
 }
 
 fn last(payload: Option<&Element>) -> Last {
-    Last { text: payload.map(Element::text).unwrap_or_default() }
+    let seconds = payload.and_then(|query| query.attr("seconds")).and_then(|seconds| seconds.parse().ok());
+    Last { seconds, text: payload.map(Element::text).unwrap_or_default() }
 }
 
 /// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
@@ -418,7 +455,7 @@ mod tests {
         evidence.iter().cloned().for_each(|came| came.tell(&mut inquiry, start));
         let mut now = start;
         loop {
-            match inquiry.verdict(Circumstances { kind, consented, rule: Rule::MostAvailable, now }) {
+            match inquiry.verdict(Circumstances { kind, heeded: true, consented, rule: Rule::MostAvailable, now }) {
                 Ok(outcome) => {
                     let after = (now - start).as_millis() as u64;
                     return outcome.map(|answer| {
@@ -551,7 +588,7 @@ mod tests {
         let jid = BareJid::new("bob@remote.example").expect("a bare JID");
         let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
         inquiry.presence_error(Condition::Unreachable, now);
-        let here = Circumstances { kind: None, consented: true, rule: Rule::MostAvailable, now };
+        let here = Circumstances { kind: None, heeded: true, consented: true, rule: Rule::MostAvailable, now };
         assert_eq!(inquiry.verdict(here), Ok(Err(Failure::RemoteUnreachable)));
     }
 }

@@ -99,6 +99,8 @@ pub enum Failure {
     Flood,
     /// Nothing came until the deadline.
     Silent,
+    /// The server answers no probes of an account that shows itself to nobody.
+    NotHeeded,
     /// Another process holds the session of this identity.
     Busy,
     /// The server of the person asked about cannot be reached from ours.
@@ -121,6 +123,9 @@ impl fmt::Display for Failure {
             Failure::Unexpected(awaited) => write!(f, "the server did not send {awaited} where it had to"),
             Failure::Flood => f.write_str("the server sent more than a session may cost"),
             Failure::Silent => f.write_str("the server did not answer in time"),
+            Failure::NotHeeded => {
+                f.write_str("this server tells an account nothing unless it shows itself; use a component instead")
+            }
             Failure::Busy => f.write_str("another process on this machine holds the session"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
         }

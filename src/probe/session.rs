@@ -12,7 +12,7 @@ use xmpp_parsers::minidom::Element;
 use xmpp_parsers::sasl;
 use xmpp_parsers::stream_features::StreamFeatures;
 
-use super::errands::Errands;
+use super::errands::{Address, Errands};
 use super::facts::Facts;
 use super::login::{Exchange, Mechanism};
 use super::stanza::{Heard, Sender, bind, hear};
@@ -73,7 +73,7 @@ pub struct Session {
 impl Session {
     /// Begins: the first step sends our header. `nonce` is printable, without a comma, and never used twice.
     pub fn new(identity: &Identity, facts: Facts, nonce: String) -> Session {
-        let from = identity.is_component().then(|| Jid::from(identity.jid.clone()));
+        let from = identity.is_component().then(|| identity.jid.with_resource_str(&nonce).ok()).flatten();
         let mut session = Session {
             jid: identity.jid.clone(),
             password: identity.password.reveal().to_owned(),
@@ -286,15 +286,13 @@ impl Session {
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
-        let to = element.attr("to").map(Jid::new);
-        let ours = match to {
-            None => true,
-            Some(Ok(to)) => to.to_bare() == self.jid,
-            Some(Err(_)) => false,
+        let address = match element.attr("to").map(Jid::new) {
+            None => Address::Ours,
+            Some(Ok(to)) if to.to_bare() != self.jid => return,
+            Some(Ok(to)) => self.errands.address(&to),
+            Some(Err(_)) => return,
         };
-        if ours {
-            self.errands.hear(hear(element), now, &mut self.out);
-        }
+        self.errands.hear(hear(element), address, now, &mut self.out);
     }
 }
 

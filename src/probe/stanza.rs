@@ -2,7 +2,7 @@
 //! clients be careless (an unknown `<show>` or a bad `<priority>` must not hide a person). One session, component or
 //! account, has one [`Sender`].
 
-use jid::{BareJid, Jid};
+use jid::{BareJid, FullJid, Jid};
 use rxml::{Namespace, NcName};
 use xmpp_parsers::bind::BindQuery;
 use xmpp_parsers::date::DateTime;
@@ -42,17 +42,19 @@ impl Query {
 
 /// Writes our stanzas.
 pub struct Sender {
-    /// A component names itself on every stanza, an account never does (XEP-0114; RFC 6120, 8.1.2.1).
-    pub from: Option<Jid>,
+    /// A component names itself on every stanza, an account never does (XEP-0114; RFC 6120, 8.1.2.1). With a resource
+    /// of its own: answers come back to it, while what is sent to everybody goes to the bare address.
+    pub from: Option<FullJid>,
 }
 
 impl Sender {
     pub fn probe(&self, to: &BareJid) -> String {
-        wire(self.presence("probe", to))
+        wire(self.presence("probe", self.from.clone().map(Jid::from), to))
     }
 
     pub fn subscribe(&self, to: &BareJid, why: &str) -> String {
-        let mut stanza = self.presence("subscribe", to);
+        // Consent is given to the bare address (RFC 6121, 3.1.1).
+        let mut stanza = self.presence("subscribe", self.from.as_ref().map(|from| from.to_bare().into()), to);
         let mut status = Element::bare("status", ns::CLIENT);
         status.append_text(why);
         stanza.append_child(status);
@@ -60,13 +62,13 @@ impl Sender {
     }
 
     /// Not the type of xmpp-parsers: that one always writes a `<priority/>`.
-    fn presence(&self, kind: &str, to: &BareJid) -> Element {
+    fn presence(&self, kind: &str, from: Option<Jid>, to: &BareJid) -> Element {
         let mut stanza = Element::bare("presence", ns::CLIENT);
         let mut set = |name: &str, value: String| {
             let name = NcName::try_from(name).expect("the three names below are XML names");
             stanza.set_attr(Namespace::NONE, name, value);
         };
-        if let Some(from) = &self.from {
+        if let Some(from) = from {
             set("from", from.to_string());
         }
         set("to", to.to_string());
@@ -75,13 +77,13 @@ impl Sender {
     }
 
     pub fn query(&self, to: &BareJid, id: &str, query: Query) -> String {
-        let (from, to) = (self.from.clone(), Some(to.clone().into()));
+        let (from, to) = (self.from.clone().map(Jid::from), Some(to.clone().into()));
         wire(Iq::Get { from, to, id: id.to_owned(), payload: query.payload() })
     }
 
     /// The answer RFC 6120, 8.2.3 owes to every request; a ping gets its pong.
     pub fn reply(&self, to: Option<Jid>, id: String, payload: &Element) -> String {
-        let from = self.from.clone();
+        let from = self.from.clone().map(Jid::from);
         if Ping::try_from(payload.clone()).is_ok() {
             return wire(Iq::Result { from, to, id, payload: None });
         }
@@ -250,11 +252,15 @@ mod tests {
 
     #[test]
     fn what_we_send_takes_the_namespace_of_the_stream() {
-        let component = Sender { from: Some(jid("p.example.com")) };
+        let component = Sender { from: Some(FullJid::new("p.example.com/r").expect("a full JID")) };
         let account = Sender { from: None };
         let bob = bare("bob@example.com");
         for (stanza, expected) in [
-            (component.probe(&bob), "<presence from='p.example.com' to='bob@example.com' type='probe'/>"),
+            (component.probe(&bob), "<presence from='p.example.com/r' to='bob@example.com' type='probe'/>"),
+            (
+                component.subscribe(&bob, "Hi"),
+                "<presence from='p.example.com' to='bob@example.com' type='subscribe'><status>Hi</status></presence>",
+            ),
             (account.probe(&bob), "<presence to='bob@example.com' type='probe'/>"),
             (
                 account.subscribe(&bob, "For <web>"),
@@ -262,7 +268,7 @@ mod tests {
             ),
             (
                 component.query(&bare("example.com"), "p1", Query::Ping),
-                "<iq from='p.example.com' id='p1' to='example.com' type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+                "<iq from='p.example.com/r' id='p1' to='example.com' type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
             ),
             (
                 account.query(&bob, "l1", Query::Last),
