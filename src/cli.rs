@@ -10,16 +10,19 @@ mod subscribe;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
+use log::Level;
 use tokio::runtime::Runtime;
 
 use crate::access;
 use crate::config::{self, Config, Environment, Identity, directory, load};
 use crate::gateway::Address;
+use crate::probe::Failure;
+use crate::probe::refused::Refused;
 
 pub use serve::{cgi, fastcgi};
 
@@ -212,10 +215,29 @@ fn by_identity<'a>(config: &'a Config, jids: &'a [BareJid]) -> Vec<(Option<&'a I
     served.filter(|(_, jids)| !jids.is_empty()).collect()
 }
 
-/// Where processes take turns, told in the log where there is no such place.
-fn shared_directory(config: &Config) -> Option<PathBuf> {
+/// Where processes take turns; where there is no such place the log is told, at `level`.
+fn shared_directory(config: &Config, level: Level) -> Option<PathBuf> {
     let directory = directory::open(config.cache.directory.as_deref(), rustix::process::geteuid().as_raw());
-    directory.inspect_err(|unusable| log::warn!("nothing is shared between processes: {unusable}")).ok()
+    directory.inspect_err(|unusable| log::log!(level, "nothing is shared between processes: {unusable}")).ok()
+}
+
+/// What a person can do about a failure that does not say it itself.
+fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> Option<String> {
+    match failure {
+        Failure::Busy => Some("it is at work: try again when it is done".to_owned()),
+        Failure::Conflict => {
+            Some("run this command as the user of the process that is connected: they take turns then".to_owned())
+        }
+        Failure::LoginRefused(_) if !identity.is_component() => directory.map(|directory| {
+            let file = Refused::file(directory, identity);
+            format!(
+                "it is not sent again for two hours, unless the configured password changes; \
+                 where the server's was corrected, remove {}",
+                file.display()
+            )
+        }),
+        _ => None,
+    }
 }
 
 /// What commands and CGI run on: one thread is enough.

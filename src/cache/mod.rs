@@ -113,7 +113,7 @@ impl Cache {
         F: Future<Output = Lookup> + Send + 'static,
     {
         let mut inner = self.lock();
-        // A sender that is gone without an outcome was a lookup that broke: it is begun anew.
+        // A sender that is gone without an outcome was a lookup that panicked, where that does not end the process.
         if let Some(running) = inner.lookups.get(jid).filter(|running| running.has_changed().is_ok()) {
             return running.clone();
         }

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::probe::ms;
 use super::serve::icons;
-use super::{Failed, Out, configured, runtime};
+use super::{Failed, Out, advice, configured, runtime};
 use crate::config::{Config, Identity, Visibility, directory};
+use crate::presence::State;
 use crate::probe::certificate::not_after;
-use crate::probe::prober::{Manner, Prober, Unasked};
+use crate::probe::prober::{Manner, Prober};
 use crate::probe::steps::{Stage, Steps};
-use crate::probe::{Answer, Failure};
 
 pub fn check(file: Option<PathBuf>, out: Out<'_>) -> Result<(), Failed> {
     let config = configured(file)?;
@@ -66,13 +66,22 @@ impl Report<'_> {
         let sort = if identity.is_component() { "component" } else { "account" };
         writeln!(self.out, "{} ({sort})", identity.jid)?;
         let (listener, steps) = unbounded_channel();
-        let manner = Manner { directory, linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
+        let manner =
+            Manner { directory: directory.clone(), linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
         let (prober, task) = Prober::spawn(identity.clone(), manner);
         let begun = Instant::now();
         let answer = prober.ask(identity.home(), begun + identity.timeout).await;
         let answered = Instant::now();
         let last = self.stages(begun, steps)?;
-        self.sample(identity, answer, answered - last)?;
+        if let Err(unasked) = &answer {
+            self.ill(&unasked.failure.to_string())?;
+            if let Some(advice) = advice(&unasked.failure, identity, directory.as_deref()) {
+                writeln!(self.out, "  {advice}")?;
+            }
+        }
+        if let Ok(answer) = answer {
+            self.sample(identity, answer.presence.state, answered - last)?;
+        }
         drop(prober);
         task.await.map_err(io::Error::other)?;
         if identity.visibility == Visibility::Subscribers {
@@ -99,17 +108,11 @@ impl Report<'_> {
         Ok(last)
     }
 
-    fn sample(&mut self, identity: &Identity, answer: Result<Answer, Unasked>, took: Duration) -> io::Result<()> {
+    fn sample(&mut self, identity: &Identity, state: State, took: Duration) -> io::Result<()> {
         let home = identity.home();
-        match answer.map(|answer| answer.presence.state) {
-            Ok(state) if state.is_online() => self.well(&format!("sample answer: {home} is there, {}", ms(took))),
-            Ok(state) => {
-                self.ill(&format!("sample answer: {home} is {}; is it the domain of the users?", state.name()))
-            }
-            Err(Unasked { failure: Failure::Busy, .. }) => {
-                self.ill("another process holds the session of this identity: it is at work; try again")
-            }
-            Err(unasked) => self.ill(&unasked.failure.to_string()),
+        match state.is_online() {
+            true => self.well(&format!("sample answer: {home} is there, {}", ms(took))),
+            false => self.ill(&format!("sample answer: {home} is {}; is it the domain of the users?", state.name())),
         }
     }
 }

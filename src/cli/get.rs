@@ -14,7 +14,7 @@ use crate::web::request::Request;
 
 pub fn get(config: Config, query: OsString) -> Result<(), Failed> {
     let icons = super::serve::icons(&config)?;
-    let directory = shared_directory(&config);
+    let directory = shared_directory(&config, log::Level::Warn);
     runtime()?.block_on(async {
         let vars = [("REQUEST_METHOD", b"GET".to_vec()), ("QUERY_STRING", query.into_vec())];
         let vars: HashMap<_, _> = vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -8,15 +8,15 @@ use jid::BareJid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
-use super::{Failed, Out, by_identity, runtime, shared_directory};
+use super::{Failed, Out, advice, by_identity, runtime, shared_directory};
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
 use crate::probe::steps::{Stage, Steps};
-use crate::probe::{Answer, Failure, Why};
+use crate::probe::{Answer, Why};
 
 pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
-    let directory = shared_directory(config);
+    let directory = shared_directory(config, log::Level::Warn);
     let all_known = runtime()?.block_on(async {
         let mut all_known = true;
         for (identity, jids) in by_identity(config, jids) {
@@ -33,7 +33,11 @@ pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Fail
                 let begun = Instant::now();
                 let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
                 let answered = Instant::now();
+                let failure = answer.as_ref().err().map(|unasked| unasked.failure.clone());
                 all_known &= tell(jid, identity, answer, out)?;
+                if let Some(advice) = failure.and_then(|failure| advice(&failure, identity, directory.as_deref())) {
+                    writeln!(out, "  {advice}")?;
+                }
                 writeln!(out, "  {}", way(begun, answered, &mut steps))?;
             }
             drop(prober);
@@ -50,9 +54,6 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
         Ok(answer) => answer,
         Err(unasked) => {
             writeln!(out, "{jid}: unknown: {}", unasked.failure)?;
-            if unasked.failure == Failure::Busy {
-                writeln!(out, "  try again when it is done, or stop it")?;
-            }
             return Ok(false);
         }
     };

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::Level;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -30,14 +31,13 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// `webpresence serve`: on addresses of its own, else on the sockets that were given.
 pub fn serve(file: Option<PathBuf>, addresses: &[Address]) -> Result<(), Failed> {
-    let given = if addresses.is_empty() { door::given_listeners() } else { Vec::new() };
+    let mut listeners = if addresses.is_empty() { door::given_listeners() } else { Vec::new() };
+    if addresses.is_empty() && listeners.is_empty() {
+        return Err(Failed::Usage("serve needs --listen ADDRESS, or sockets from systemd or on fd 0"));
+    }
     let config = configured(file.clone())?;
-    let mut listeners = given;
     for address in addresses {
         listeners.extend(Listener::bind(address).map_err(|error| Failed::Because(error.to_string()))?);
-    }
-    if listeners.is_empty() {
-        return Err(Failed::Usage("serve needs --listen ADDRESS, or sockets from systemd or on fd 0"));
     }
     run(file, config, listeners, Life::Resident)
 }
@@ -68,7 +68,7 @@ pub fn cgi() -> ExitCode {
     let request = cgi::request(Instant::now());
     let answered = configured(None).and_then(|config| {
         let icons = icons(&config)?;
-        let directory = shared_directory(&config);
+        let directory = shared_directory(&config, Level::Info);
         runtime()?.block_on(async {
             let (site, sessions) = Site::open(config, icons, directory, Life::Single);
             let response = site.answer(&request).await;
@@ -112,7 +112,7 @@ fn raise_descriptor_limit() {
 
 fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Life) -> Result<(), Failed> {
     let icons = icons(&config)?;
-    let directory = shared_directory(&config);
+    let directory = shared_directory(&config, Level::Warn);
     let runtime = match life {
         Life::Resident => {
             raise_descriptor_limit();
@@ -162,7 +162,7 @@ impl Reloaded {
         let loaded = loaded.and_then(|config| icons(&config).map(|icons| (config, icons)));
         match loaded {
             Ok((config, icons)) => {
-                let directory = shared_directory(&config);
+                let directory = shared_directory(&config, Level::Warn);
                 let (site, sessions) = Site::open(config, icons, directory, self.life);
                 self.current.send_replace(Arc::new(site));
                 self.sessions.retain(|old| !old.are_closed());

@@ -582,6 +582,57 @@ mod tests {
         }
     }
 
+    /// Openfire and jabberd2 leave the probes of an account that shows itself to nobody unanswered.
+    #[test]
+    fn an_account_that_nobody_answers_calls_nobody_offline() {
+        let now = Instant::now();
+        let query = |seconds: &str, text: &str| {
+            let xml = format!("<query xmlns='jabber:iq:last' seconds='{seconds}'>{text}</query>");
+            Ok(xml.parse::<Element>().expect("XML"))
+        };
+        let offline = |text| Ok((State::Offline, text));
+        for (kind, last, heeded, expected) in [
+            (ServerKind::Openfire, Err(Condition::Forbidden), false, Err(Failure::NotHeeded)),
+            (ServerKind::Openfire, Err(Condition::Forbidden), true, offline(None)),
+            (ServerKind::Other, query("0", ""), false, Err(Failure::NotHeeded)),
+            (ServerKind::Other, query("60", "bye"), false, offline(Some("bye"))),
+            (ServerKind::Ejabberd, query("0", ""), true, offline(None)),
+        ] {
+            let jid = BareJid::new("bob@example.com").expect("a bare JID");
+            let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+            (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
+            inquiry.reply(Slot::Last, last.as_ref().map(Some).map_err(|condition| *condition), now);
+            inquiry.reply(Slot::Ping, Ok(None), now);
+            let here = Circumstances {
+                kind: Some(kind),
+                heeded,
+                consented: false,
+                rule: Rule::MostAvailable,
+                now: now + GRACE,
+            };
+            let verdict = inquiry.verdict(here).expect("it is time");
+            let found = verdict.as_ref().map(|answer| (answer.presence.state, answer.presence.texts.choose(&[])));
+            assert_eq!(found, expected.as_ref().map(|e| *e), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_sent_to_this_session_answers_it_only_where_no_snapshot_is_sent() {
+        let now = Instant::now();
+        for (kind, state) in [(ServerKind::Prosody, State::Forbidden), (ServerKind::Openfire, State::Dnd)] {
+            let jid = BareJid::new("bob@example.com").expect("a bare JID");
+            let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+            inquiry.ping = Reply::Awaited;
+            let texts = Texts::default();
+            inquiry.pushed(Resource { name: "r".into(), state: State::Dnd, priority: 0, texts, stamp: None }, now);
+            inquiry.reply(Slot::Ping, Ok(None), now);
+            let here =
+                Circumstances { kind: Some(kind), heeded: true, consented: true, rule: Rule::MostAvailable, now };
+            let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
+            assert_eq!(answer.presence.state, state, "{kind:?}");
+        }
+    }
+
     #[test]
     fn a_remote_server_out_of_reach_is_not_somebody_offline() {
         let now = Instant::now();

@@ -11,12 +11,13 @@ pub mod lease;
 pub mod login;
 pub mod pending;
 pub mod prober;
-mod refused;
+pub mod refused;
 pub mod scram;
 pub mod session;
 pub mod stanza;
 pub mod steps;
 pub mod stream;
+mod talk;
 pub mod tls;
 
 use std::fmt;

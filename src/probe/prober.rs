@@ -2,7 +2,6 @@
 //! every question that arrives while the session is open, lingers, and closes. What fails is not tried again at once.
 
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,13 +14,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::backoff::{ACCOUNT_REFUSED, Backoff, COMPONENT_REFUSED};
-use super::connect::Channel;
 use super::facts::Facts;
 use super::lease::Lease;
 use super::pending::Pending;
 use super::refused::Refused;
-use super::session::{Session, Step};
+use super::session::Session;
 use super::steps::{Stage, Steps};
+use super::talk::Talk;
 use super::{Answer, Consent, Failure, Why};
 use crate::config::Identity;
 
@@ -33,8 +32,6 @@ const MAKE_ROOM: Duration = Duration::from_millis(100);
 const COMMAND_LINGER: Duration = Duration::from_secs(5);
 /// How long a session may last, unless it lingers always.
 const SESSION_AGE: Duration = Duration::from_secs(600);
-/// How long the server may take to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(500);
 /// Questions that may wait for the session; over it they are refused as if the server were silent.
 const QUEUE: usize = 1024;
 
@@ -81,13 +78,6 @@ enum Want {
 }
 
 impl Errand {
-    fn is_abandoned(&self) -> bool {
-        match &self.want {
-            Want::Presence(reply) => reply.is_closed(),
-            Want::Consent(reply) => reply.is_closed(),
-        }
-    }
-
     fn fail(self, unasked: Unasked) {
         // Whoever asked may have gone; then nobody needs the answer.
         match self.want {
@@ -182,13 +172,12 @@ impl Task {
     fn take(&mut self, errand: Errand) {
         self.counter += 1;
         self.waiting.insert(self.counter, errand);
-        // Whoever asked and has gone meanwhile needs no answer.
-        if self.waiting.len() > QUEUE {
-            self.waiting.retain(|_, errand| !errand.is_abandoned());
-        }
     }
 
     fn fail_all(&mut self, failure: Failure) {
+        for errand in self.waiting.values().filter(|errand| matches!(errand.want, Want::Consent(_))) {
+            self.pending.settle(&self.identity.jid, &errand.jid);
+        }
         let unasked = Unasked { failure, retry_after: self.backoff.remaining(Instant::now()) };
         self.waiting.drain().for_each(|(_, errand)| errand.fail(unasked.clone()));
     }
@@ -232,9 +221,7 @@ impl Task {
     /// Waits for the turn of this process as long as anybody waits for an answer.
     async fn lease(&self) -> Result<Option<Lease>, Failure> {
         let Some(directory) = &self.manner.directory else { return Ok(None) };
-        let deadlines = self.waiting.values().map(|errand| errand.deadline);
-        let deadline = deadlines.max().map_or_else(Instant::now, before);
-        match Lease::acquire(directory, &self.identity.jid, deadline).await {
+        match Lease::acquire(directory, &self.identity.jid, self.patience()).await {
             Ok(Some(lease)) => {
                 self.manner.steps.passed(Stage::Lease);
                 Ok(Some(lease))
@@ -247,16 +234,20 @@ impl Task {
         }
     }
 
+    /// Until when somebody waits.
+    fn patience(&self) -> Instant {
+        let deadlines = self.waiting.values().map(|errand| errand.deadline);
+        deadlines.max().map_or_else(Instant::now, before)
+    }
+
     async fn hold(&mut self, session: &mut Session, lease: Option<&Lease>) -> Result<End, Failure> {
         for (id, errand) in &self.waiting {
             self.put(session, *id, errand);
         }
-        let now = Instant::now();
-        let deadline = now + self.identity.timeout;
-        let channel = Channel::open(&self.identity, deadline, &self.manner.steps).await?;
+        // As long as anybody waits, and never longer than one answer may take.
+        let deadline = self.patience().min(Instant::now() + self.identity.timeout);
         let (identity, steps) = (self.identity.clone(), self.manner.steps.clone());
-        let mut talk =
-            Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: now };
+        let mut talk = Talk::open(identity, session, steps, deadline).await?;
         let end = self.converse(&mut talk, lease).await?;
         talk.goodbye().await;
         Ok(end)
@@ -296,7 +287,7 @@ impl Task {
             let until = [wait, login, room].into_iter().flatten().min().unwrap_or(now + MAKE_ROOM);
             tokio::select! {
                 received = talk.receive() => received?,
-                errand = self.inbox.recv(), if !ending => match errand {
+                errand = self.inbox.recv(), if !ending && self.waiting.len() < QUEUE => match errand {
                     Some(errand) => {
                         self.take(errand);
                         if let Some(errand) = self.waiting.get(&self.counter) {
@@ -316,7 +307,11 @@ impl Task {
         match &errand.want {
             Want::Presence(_) if self.pending.is_out(&self.identity.jid, &jid) => session.ask_pending(id, jid, until),
             Want::Presence(_) => session.ask(id, jid, until),
-            Want::Consent(_) => session.subscribe(id, jid, until),
+            Want::Consent(_) => {
+                // Before it is out: from then on nobody may be probed, even if this process is no more.
+                self.pending.note(&self.identity.jid, &jid);
+                session.subscribe(id, jid, until);
+            }
         }
     }
 
@@ -325,7 +320,7 @@ impl Task {
         let unasked = |failure| Unasked { failure, retry_after: Duration::from_secs(1) };
         let mut silent = false;
         for (id, answer) in talk.session.answers(now) {
-            self.answered += 1;
+            self.answered += usize::from(talk.logged_in);
             silent |= answer == Err(Failure::Silent);
             if let Some(Errand { jid, want: Want::Presence(reply), .. }) = self.waiting.remove(&id) {
                 if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
@@ -337,9 +332,8 @@ impl Task {
         for (id, consent) in talk.session.consents(now) {
             if let Some(Errand { jid, want: Want::Consent(reply), .. }) = self.waiting.remove(&id) {
                 match consent {
-                    Ok(Consent::Asked) => self.pending.note(&self.identity.jid, &jid),
-                    Ok(Consent::Given | Consent::Refused) => self.pending.settle(&self.identity.jid, &jid),
-                    Err(_) => {}
+                    Ok(Consent::Asked) | Err(Failure::Silent) => {}
+                    _ => self.pending.settle(&self.identity.jid, &jid),
                 }
                 drop(reply.send(consent.map_err(unasked)));
             }
@@ -353,90 +347,6 @@ impl Task {
 /// When an answer must be ready to reach the visitor by his deadline.
 fn before(deadline: Instant) -> Instant {
     deadline.checked_sub(MARGIN).unwrap_or(deadline)
-}
-
-/// A session and the connection it runs over.
-struct Talk<'a> {
-    identity: Arc<Identity>,
-    steps: Steps,
-    /// Taken out only while TLS is being put around it.
-    channel: Option<Channel>,
-    session: &'a mut Session,
-    /// Until when the login must be done.
-    deadline: Instant,
-    logged_in: bool,
-    /// When anything last came in.
-    heard: Instant,
-}
-
-impl Talk<'_> {
-    /// Does what the session wants done, until it waits.
-    async fn advance(&mut self) -> Result<Option<Instant>, Failure> {
-        loop {
-            if self.session.is_open() && !self.logged_in {
-                self.logged_in = true;
-                self.steps.passed(Stage::LoggedIn);
-            }
-            match self.session.step(Instant::now()) {
-                Step::Send(bytes) => {
-                    let deadline = self.deadline.max(Instant::now() + MARGIN);
-                    let sent = timeout_at(deadline, self.channel()?.write(&bytes)).await;
-                    sent.map_err(|_| Failure::Silent)?.map_err(lost)?;
-                }
-                Step::StartTls => {
-                    let channel = self.channel.take().ok_or(Failure::Unexpected("a connection"))?;
-                    let secured = channel.secure(&self.identity, "", self.deadline, &self.steps).await?;
-                    self.channel = Some(secured);
-                    self.session.secured();
-                }
-                Step::Wait(until) => return Ok(until),
-            }
-        }
-    }
-
-    fn channel(&mut self) -> Result<&mut Channel, Failure> {
-        self.channel.as_mut().ok_or(Failure::Unexpected("a connection"))
-    }
-
-    /// Takes what the server sends next.
-    async fn receive(&mut self) -> Result<(), Failure> {
-        let mut buffer = [0; 8192];
-        match self.channel()?.read(&mut buffer).await.map_err(lost)? {
-            0 => Err(Failure::StreamEnded(String::new())),
-            length => {
-                self.heard = Instant::now();
-                self.session.receive(&buffer[..length], self.heard)
-            }
-        }
-    }
-
-    async fn wait_only(&mut self, until: Instant) -> Result<(), Failure> {
-        tokio::select! {
-            received = self.receive() => received,
-            () = sleep_until(until) => Ok(()),
-        }
-    }
-
-    /// Closes the stream and waits a moment for the server to do the same, so that the next session of this identity,
-    /// whoever opens it, does not meet this one.
-    async fn goodbye(&mut self) {
-        let deadline = Instant::now() + GOODBYE;
-        let farewell = self.session.close();
-        let Some(channel) = &mut self.channel else { return };
-        let leave = async {
-            channel.write(farewell).await?;
-            let mut buffer = [0; 8192];
-            while channel.read(&mut buffer).await? > 0 {}
-            channel.shutdown().await
-        };
-        if let Ok(Err(error)) = timeout_at(deadline, leave).await {
-            log::debug!("{}: closing: {error}", self.identity.jid);
-        }
-    }
-}
-
-fn lost(error: io::Error) -> Failure {
-    Failure::StreamEnded(error.to_string())
 }
 
 /// Unpredictable and printable.

@@ -27,7 +27,12 @@ pub struct Refused(Option<PathBuf>);
 impl Refused {
     pub fn new(directory: Option<&Path>, identity: &Identity) -> Refused {
         let directory = directory.filter(|_| !identity.is_component());
-        Refused(directory.map(|directory| directory.join(format!("{}.refused", file_name(&identity.jid)))))
+        Refused(directory.map(|directory| Refused::file(directory, identity)))
+    }
+
+    /// Where it is remembered.
+    pub fn file(directory: &Path, identity: &Identity) -> PathBuf {
+        directory.join(format!("{}.refused", file_name(&identity.jid)))
     }
 
     /// The condition by which the present password was refused, and how long it is not to be sent again.

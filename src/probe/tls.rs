@@ -28,7 +28,17 @@ where
         config.alpn_protocols = vec![b"xmpp-client".to_vec()];
     }
     let connector = TlsConnector::from(Arc::new(config));
-    connector.connect(server, socket).await.map_err(|error| failure(error.to_string()))
+    connector.connect(server, socket).await.map_err(|error| failure(explained(&error.to_string())))
+}
+
+/// rustls' words, and what they mean where they leave an admin alone.
+fn explained(error: &str) -> String {
+    match error {
+        error if error.contains("CaUsedAsEndEntity") => {
+            "the server shows a certificate that is made for issuing others; it needs one of its own".to_owned()
+        }
+        error => error.to_owned(),
+    }
 }
 
 fn client_config(identity: &Identity) -> Result<ClientConfig, String> {

@@ -1,0 +1,114 @@
+//! A session and the connection it runs over: what the session wants sent is sent, what comes in is handed to it. What
+//! is asked, and when it ends, is the prober's.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::Failure;
+use super::connect::Channel;
+use super::session::{Session, Step};
+use super::steps::{Stage, Steps};
+use crate::config::Identity;
+
+/// How long the server may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// How long the server may take to accept a question, once it has taken the login.
+const WRITE_TIME: Duration = Duration::from_millis(500);
+
+/// A session and the connection it runs over.
+pub struct Talk<'a> {
+    identity: Arc<Identity>,
+    steps: Steps,
+    /// Taken out only while TLS is being put around it.
+    channel: Option<Channel>,
+    pub session: &'a mut Session,
+    /// Until when the login must be done.
+    pub deadline: Instant,
+    pub logged_in: bool,
+    /// When anything last came in.
+    pub heard: Instant,
+}
+
+impl<'a> Talk<'a> {
+    /// Connects; `deadline` is for the login too.
+    pub async fn open(
+        identity: Arc<Identity>,
+        session: &'a mut Session,
+        steps: Steps,
+        deadline: Instant,
+    ) -> Result<Talk<'a>, Failure> {
+        let channel = Some(Channel::open(&identity, deadline, &steps).await?);
+        Ok(Talk { identity, steps, channel, session, deadline, logged_in: false, heard: Instant::now() })
+    }
+
+    /// Does what the session wants done, until it waits.
+    pub async fn advance(&mut self) -> Result<Option<Instant>, Failure> {
+        loop {
+            if self.session.is_open() && !self.logged_in {
+                self.logged_in = true;
+                self.steps.passed(Stage::LoggedIn);
+            }
+            match self.session.step(Instant::now()) {
+                Step::Send(bytes) => {
+                    let deadline = self.deadline.max(Instant::now() + WRITE_TIME);
+                    let sent = timeout_at(deadline, self.channel()?.write(&bytes)).await;
+                    sent.map_err(|_| Failure::Silent)?.map_err(lost)?;
+                }
+                Step::StartTls => {
+                    let channel = self.channel.take().ok_or(Failure::Unexpected("a connection"))?;
+                    let secured = channel.secure(&self.identity, "", self.deadline, &self.steps).await?;
+                    self.channel = Some(secured);
+                    self.session.secured();
+                }
+                Step::Wait(until) => return Ok(until),
+            }
+        }
+    }
+
+    fn channel(&mut self) -> Result<&mut Channel, Failure> {
+        self.channel.as_mut().ok_or(Failure::Unexpected("a connection"))
+    }
+
+    /// Takes what the server sends next.
+    pub async fn receive(&mut self) -> Result<(), Failure> {
+        let mut buffer = [0; 8192];
+        match self.channel()?.read(&mut buffer).await.map_err(lost)? {
+            0 => Err(Failure::StreamEnded(String::new())),
+            length => {
+                self.heard = Instant::now();
+                self.session.receive(&buffer[..length], self.heard)
+            }
+        }
+    }
+
+    pub async fn wait_only(&mut self, until: Instant) -> Result<(), Failure> {
+        tokio::select! {
+            received = self.receive() => received,
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// Closes the stream and waits a moment for the server to do the same, so that the next session of this identity,
+    /// whoever opens it, does not meet this one.
+    pub async fn goodbye(&mut self) {
+        let deadline = Instant::now() + GOODBYE;
+        let farewell = self.session.close();
+        let Some(channel) = &mut self.channel else { return };
+        let leave = async {
+            channel.write(farewell).await?;
+            let mut buffer = [0; 8192];
+            while channel.read(&mut buffer).await? > 0 {}
+            channel.shutdown().await
+        };
+        if let Ok(Err(error)) = timeout_at(deadline, leave).await {
+            log::debug!("{}: closing: {error}", self.identity.jid);
+        }
+    }
+}
+
+fn lost(error: io::Error) -> Failure {
+    Failure::StreamEnded(error.to_string())
+}
