@@ -14,6 +14,7 @@ test:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
 	cd images/maker && cargo fmt --check && cargo test --locked && cargo run --locked -- --check
+	@echo "Everything passes."
 
 demo:
 	sh tests/rig/install.sh demo

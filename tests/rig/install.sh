@@ -52,16 +52,27 @@ fi
 echo "Installing with ${as_root:+sudo }apt-get (no service will be started):$missing"
 
 policy=/usr/sbin/policy-rc.d
+made=
+log=$(mktemp)
+trap 'rm -f "$log"; [ -z "$made" ] || $as_root rm -f "$made"' EXIT
+trap 'exit 130' INT TERM HUP
 if [ ! -e $policy ]; then
-    trap '$as_root rm -f $policy' EXIT
-    trap 'exit 130' INT TERM HUP
+    made=$policy
     printf '#!/bin/sh\n# Services stay as they are while packages are installed; removed right after.\nexit 101\n' |
         $as_root tee $policy >/dev/null
     $as_root chmod 755 $policy
 fi
-$as_root apt-get update -qq
+
+# quietly COMMAND...: what it prints is shown only if it fails.
+quietly() {
+    "$@" >"$log" 2>&1 </dev/null && return
+    cat "$log" >&2
+    exit 1
+}
+
+quietly $as_root apt-get update -qq
 # shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 if [ -d /run/systemd/system ]; then
     for service in $missing; do
         case $service in

@@ -22,6 +22,9 @@ import json
 import logging
 import sys
 
+# It would say on import that a faster string preparation could be installed; nobody here needs it.
+logging.getLogger("slixmpp.stringprep").setLevel(logging.ERROR)
+
 import slixmpp
 from slixmpp.xmlstream import XMLStream
 
