@@ -50,57 +50,27 @@ fn holds(pattern: &DomainPattern, domain: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
 
     use super::*;
-    use crate::config::{CacheSettings, ImageSettings, LogSettings, LogTarget, Secret, Security, Words};
-    use crate::presence::Rule;
+    use crate::config;
 
-    fn identity(name: &str, visibility: Visibility, domains: &[DomainPattern]) -> Identity {
-        Identity {
-            name: name.into(),
-            jid: BareJid::new("presence.example.com").expect("a domain is an address"),
-            password: Secret::new("secret".into()),
-            host: None,
-            port: None,
-            security: Security::None,
-            ca_file: None,
-            verify: true,
-            timeout: Duration::from_secs(5),
-            linger: None,
-            server: None,
-            rule: Rule::MostAvailable,
-            visibility,
-            domains: domains.to_vec(),
-        }
-    }
-
-    fn config(identities: Vec<Identity>) -> Config {
-        let seconds = Duration::from_secs;
-        Config {
-            file: std::path::PathBuf::new(),
-            identities,
-            cache: CacheSettings {
-                ttl: seconds(30),
-                refresh: seconds(10),
-                stale: seconds(300),
-                entries: 10,
-                directory: None,
-            },
-            images: ImageSettings { directory: None, theme: "default".into(), redirect_hosts: vec![] },
-            words: Words::default(),
-            log: LogSettings { level: log::LevelFilter::Off, target: LogTarget::Stderr },
-        }
+    /// Identities by name, visibility and domains.
+    fn config(identities: &[(&str, &str, &str)]) -> Config {
+        let sections = identities.iter().map(|(name, visibility, domains)| {
+            let xmpp = format!("[xmpp {name}]\njid = {name}.example.com\npassword = secret\n");
+            format!("{xmpp}[access {name}]\nvisibility = {visibility}\ndomains = {domains}\n")
+        });
+        let text: String = sections.collect();
+        config::parse(&text, Path::new("test.ini")).unwrap_or_else(|errors| panic!("{errors}"))
     }
 
     #[test]
     fn the_first_identity_that_serves_a_domain_speaks_for_it() {
-        let exactly = |name: &str| DomainPattern::Exactly(name.into());
-        let below = |name: &str| DomainPattern::Below(name.into());
-        let config = config(vec![
-            identity("open", Visibility::Anyone, &[exactly("example.com"), below("open.example")]),
-            identity("closed", Visibility::Subscribers, &[below("example.com"), exactly("Corp.Example")]),
-            identity("late", Visibility::Anyone, &[exactly("corp.example"), exactly("192.0.2.1")]),
+        let config = config(&[
+            ("open", "anyone", "example.com, *.open.example"),
+            ("closed", "subscribers", "*.example.com, Corp.Example"),
+            ("late", "anyone", "corp.example, 192.0.2.1"),
         ]);
         let rows = [
             ("a@example.com", Some("open")),
@@ -132,11 +102,10 @@ mod tests {
 
     #[test]
     fn one_closed_identity_closes_what_is_said_alike() {
-        let open = || identity("", Visibility::Anyone, &[]);
-        let closed = || identity("", Visibility::Subscribers, &[]);
-        assert!(is_open(&config(vec![open()])));
-        assert!(is_open(&config(vec![open(), open()])));
-        assert!(!is_open(&config(vec![open(), closed()])));
-        assert!(!is_open(&config(vec![closed()])));
+        let (open, closed) = (("open", "anyone", "a.example"), ("closed", "subscribers", "b.example"));
+        assert!(is_open(&config(&[open])));
+        assert!(is_open(&config(&[open, ("other", "anyone", "c.example")])));
+        assert!(!is_open(&config(&[open, closed])));
+        assert!(!is_open(&config(&[closed])));
     }
 }

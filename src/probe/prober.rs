@@ -358,34 +358,22 @@ fn nonce() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::config::{Host, Secret, Security, ServerKind, Visibility};
-    use crate::presence::Rule;
+    use crate::config;
 
     const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
                           xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
     const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
 
     fn component(port: u16) -> Identity {
-        Identity {
-            name: String::new(),
-            jid: BareJid::new("presence.example.com").expect("a domain is an address"),
-            password: Secret::new("secret".into()),
-            host: Some(Host::Name("127.0.0.1".into())),
-            port: Some(port),
-            security: Security::None,
-            ca_file: None,
-            verify: true,
-            timeout: Duration::from_secs(20),
-            linger: None,
-            server: Some(ServerKind::Prosody),
-            rule: Rule::MostAvailable,
-            visibility: Visibility::Anyone,
-            domains: Vec::new(),
-        }
+        let text = "[xmpp]\njid = presence.example.com\npassword = secret\ntimeout = 20\nserver = prosody\nport = ";
+        let config = config::parse(&format!("{text}{port}\n"), Path::new("test.ini"));
+        config.expect("a configuration").identities.remove(0)
     }
 
     async fn read_until(socket: &mut TcpStream, end: &str) {

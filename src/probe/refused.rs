@@ -71,27 +71,11 @@ fn key(identity: &Identity) -> hmac::Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Secret, Security, Visibility};
-    use crate::presence::Rule;
-    use jid::BareJid;
+    use crate::config;
 
     fn identity(jid: &str, password: &str) -> Identity {
-        Identity {
-            name: String::new(),
-            jid: BareJid::new(jid).expect("a bare JID"),
-            password: Secret::new(password.into()),
-            host: None,
-            port: None,
-            security: Security::StartTls,
-            ca_file: None,
-            verify: true,
-            timeout: Duration::from_secs(5),
-            linger: None,
-            server: None,
-            rule: Rule::MostAvailable,
-            visibility: Visibility::Anyone,
-            domains: Vec::new(),
-        }
+        let text = format!("[xmpp]\njid = {jid}\npassword = {password}\n");
+        config::parse(&text, Path::new("test.ini")).expect("a configuration").identities.remove(0)
     }
 
     #[test]

@@ -97,14 +97,11 @@ fn fault_8_text_is_never_null_and_keeps_its_letters() {
 /// Who is not served, who refuses and who does not exist get one answer: status, every header, every byte.
 #[test]
 fn a_refusal_does_not_tell_why() {
-    let mixed = Config {
-        identities: vec![
-            identity(Visibility::Anyone, "example.com"),
-            identity(Visibility::Subscribers, "corp.example"),
-            identity(Visibility::Anyone, "example.org"),
-        ],
-        ..open_site()
-    };
+    let mixed = parsed(
+        &[("", "anyone", "example.com"), ("corp", "subscribers", "corp.example"), ("org", "anyone", "example.org")]
+            .map(|(name, visibility, domain)| identity(name, visibility, domain))
+            .concat(),
+    );
     for config in [&open_site(), &closed_site(), &mixed] {
         for form in
             ["", "&type=text", "&type=xml", "&type=json", "&format=svg", "&images=/--IMAGE--", "&type=xml&req_jid=b@c"]

@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 use webpresence::cache::Found;
 use webpresence::config::*;
-use webpresence::presence::{Presence, Rule, State, Texts};
+use webpresence::presence::{Presence, State, Texts};
 use webpresence::render::picture::Icons;
 use webpresence::web::answer::answer;
 use webpresence::web::request::Request;
@@ -22,49 +22,27 @@ use webpresence::web::response::Response;
 
 /// Serves example.com and what lies below it to everybody.
 fn open_site() -> Config {
-    Config {
-        file: std::path::PathBuf::new(),
-        identities: vec![identity(Visibility::Anyone, "example.com")],
-        cache: CacheSettings {
-            ttl: Duration::from_secs(30),
-            refresh: Duration::from_secs(10),
-            stale: Duration::from_secs(300),
-            entries: 100,
-            directory: None,
-        },
-        images: ImageSettings { directory: None, theme: "default".into(), redirect_hosts: vec![] },
-        words: Words {
-            overrides: vec![
-                (State::Offline, "de".into(), "Abwesend".into()),
-                (State::Available, "de".into(), "Da".into()),
-            ],
-        },
-        log: LogSettings { level: log::LevelFilter::Off, target: LogTarget::Stderr },
-    }
+    site("anyone")
 }
 
 /// The same, to subscribers.
 fn closed_site() -> Config {
-    Config { identities: vec![identity(Visibility::Subscribers, "example.com")], ..open_site() }
+    site("subscribers")
 }
 
-fn identity(visibility: Visibility, domain: &str) -> Identity {
-    Identity {
-        name: String::new(),
-        jid: BareJid::new(&format!("presence.{domain}")).expect("a domain is an address"),
-        password: Secret::new("secret".into()),
-        host: None,
-        port: None,
-        security: Security::None,
-        ca_file: None,
-        verify: true,
-        timeout: Duration::from_secs(5),
-        linger: None,
-        server: None,
-        rule: Rule::MostAvailable,
-        visibility,
-        domains: vec![DomainPattern::Exactly(domain.into()), DomainPattern::Below(domain.into())],
-    }
+fn site(visibility: &str) -> Config {
+    let words = "[text]\nunavailable.de = Abwesend\navailable.de = Da\n";
+    parsed(&format!("{}{words}", identity("", visibility, "example.com")))
+}
+
+/// The sections of one identity.
+fn identity(name: &str, visibility: &str, domain: &str) -> String {
+    let xmpp = format!("[xmpp {name}]\njid = presence.{domain}\npassword = secret\n");
+    format!("{xmpp}[access {name}]\nvisibility = {visibility}\n").replace(" ]", "]")
+}
+
+fn parsed(text: &str) -> Config {
+    parse(text, Path::new("test.ini")).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A request by its method and query string, then as many CGI variables as it takes.
