@@ -5,7 +5,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -73,7 +73,11 @@ pub fn file_name(jid: &BareJid) -> String {
 }
 
 fn open(directory: &Path, jid: &BareJid, kind: &str) -> io::Result<File> {
-    let path: PathBuf = directory.join(format!("{}.{kind}", file_name(jid)));
+    create(&directory.join(format!("{}.{kind}", file_name(jid))))
+}
+
+/// A file of ours alone, there already or not; a link in its place is not followed.
+pub fn create(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path)
 }

@@ -2,13 +2,13 @@
 //! Prosody deletes such a request when we probe the person, who then never gets to see it; so nobody is probed while
 //! one is out.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jid::BareJid;
 
-use super::lease::file_name;
+use super::lease::{create, file_name};
 
 /// See the module. Without a directory nothing is remembered.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ impl Pending {
 
     pub fn note(&self, identity: &BareJid, person: &BareJid) {
         let Some(file) = self.file(identity, person) else { return };
-        if let Err(error) = File::create(&file) {
+        if let Err(error) = create(&file) {
             log::warn!("cannot remember that {person} was asked: {}: {error}", file.display());
         }
     }

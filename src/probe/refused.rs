@@ -1,9 +1,8 @@
 //! A password that an account's server refused, remembered as a file where processes take turns: each CGI request is a
 //! process of its own, and each would send it again. COMPAT: ejabberd bans an address for an hour after twenty refusals.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::backoff::ACCOUNT_REFUSED;
-use super::lease::file_name;
+use super::lease::{create, file_name};
 use crate::config::Identity;
 
 const SALT_BYTES: usize = 16;
@@ -53,11 +52,8 @@ impl Refused {
         let mut salt = [0; SALT_BYTES];
         SystemRandom::new().fill(&mut salt).expect("the kernel gives random numbers once it has booted");
         let proof = hmac::sign(&key(identity), &salt);
-        let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-        let file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).custom_flags(flags).open(path);
         let content = [&salt, proof.as_ref(), condition.as_bytes()].concat();
-        let noted = file.and_then(|mut file| file.write_all(&content));
+        let noted = create(path).and_then(|mut file| file.set_len(0).and_then(|()| file.write_all(&content)));
         if let Err(error) = noted {
             log::warn!("cannot remember that the password was refused: {}: {error}", path.display());
         }
