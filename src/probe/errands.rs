@@ -61,8 +61,8 @@ pub struct Errands {
     rule: Rule,
     /// Our own server.
     home: BareJid,
-    /// An account's server must not be probed: Openfire drops the client that does.
-    spare_home: bool,
+    /// An account's own server, which must not be probed: Openfire drops the client that does.
+    spared: Option<BareJid>,
     configured: Option<ServerKind>,
     /// Put, but not written yet.
     fresh: Vec<u64>,
@@ -84,7 +84,7 @@ impl Errands {
             facts,
             rule: identity.rule,
             home: identity.home(),
-            spare_home: !identity.is_component(),
+            spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
             configured: identity.server,
             fresh: Vec::new(),
             pending: HashSet::new(),
@@ -120,10 +120,6 @@ impl Errands {
         self.subscriptions.push(Subscription { id, jid, until, given: false, refused: false, lost: false, pong: None });
     }
 
-    pub fn is_busy(&self) -> bool {
-        !self.inquiries.is_empty() || !self.subscriptions.is_empty()
-    }
-
     /// Questions put so far.
     pub fn put(&self) -> usize {
         self.put
@@ -147,7 +143,10 @@ impl Errands {
             let domain = domain_of(&jid);
             match self.is_pending(id, &jid) {
                 true => self.write_pending(id, &jid, out),
-                false => self.write_probe(id, &jid, out),
+                false => {
+                    self.pending.remove(&id);
+                    self.write_probe(id, &jid, out);
+                }
             }
             if domain != self.home {
                 abroad.push(id);
@@ -166,7 +165,7 @@ impl Errands {
     }
 
     fn write_probe(&mut self, id: u64, jid: &BareJid, out: &mut String) {
-        if !(self.spare_home && *jid == self.home) {
+        if self.spared.as_ref() != Some(jid) {
             out.push_str(&self.sender.probe(jid));
         }
         if jid.node().is_some() {
@@ -351,7 +350,7 @@ impl Errands {
         // A host's silence means the same on every server.
         let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };
         // COMPAT: Openfire and jabberd2 leave the probes of an account that shows itself to nobody unanswered.
-        let heeded = !self.spare_home || matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        let heeded = self.spared.is_none() || matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
         Circumstances { kind, heeded, consented: self.facts.consented(&inquiry.jid, now), rule: self.rule, now }
     }
 

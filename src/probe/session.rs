@@ -124,11 +124,6 @@ impl Session {
         matches!(self.state, State::Open)
     }
 
-    /// True while questions are under way.
-    pub fn is_busy(&self) -> bool {
-        self.errands.is_busy()
-    }
-
     /// The TLS that [`Step::StartTls`] asked for is up.
     pub fn secured(&mut self) {
         self.reader = Reader::default();
