@@ -23,11 +23,14 @@ impl Pending {
         self.file(identity, person).is_some_and(|file| file.exists())
     }
 
-    pub fn note(&self, identity: &BareJid, person: &BareJid) {
-        let Some(file) = self.file(identity, person) else { return };
+    /// True if it was not remembered before.
+    pub fn note(&self, identity: &BareJid, person: &BareJid) -> bool {
+        let Some(file) = self.file(identity, person) else { return false };
+        let new = !file.exists();
         if let Err(error) = create(&file) {
             log::warn!("cannot remember that {person} was asked: {}: {error}", file.display());
         }
+        new
     }
 
     /// The person has answered.
@@ -58,8 +61,8 @@ mod tests {
         let (us, bob) = (jid("p.example.com"), jid("bob@example.com"));
         pending.settle(&us, &bob);
         assert!(!pending.is_out(&us, &bob));
-        pending.note(&us, &bob);
-        pending.note(&us, &bob);
+        assert!(pending.note(&us, &bob));
+        assert!(!pending.note(&us, &bob), "it was remembered before");
         assert!(pending.is_out(&us, &bob));
         assert!(!pending.is_out(&us, &jid("bob@example.org")) && !pending.is_out(&bob, &us));
         pending.settle(&us, &bob);
@@ -72,8 +75,7 @@ mod tests {
         let us = BareJid::new("p.example.com").expect("a bare JID");
         let long = BareJid::new(&format!("{}@example.com", "x".repeat(250))).expect("a bare JID");
         for (pending, person) in [(Pending::default(), &us), (Pending::new(Some(directory.path())), &long)] {
-            pending.note(&us, person);
-            assert!(!pending.is_out(&us, person));
+            assert!(!pending.note(&us, person) && !pending.is_out(&us, person));
             pending.settle(&us, person);
         }
     }

@@ -70,6 +70,10 @@ struct Errand {
     jid: BareJid,
     deadline: Instant,
     want: Want,
+    /// When a session took it.
+    put_at: Option<Instant>,
+    /// That this person was asked is remembered only because of this errand, and so far it may not be true.
+    noted: bool,
 }
 
 enum Want {
@@ -101,6 +105,7 @@ impl Prober {
             waiting: HashMap::new(),
             counter: 0,
             answered: 0,
+            logged_in: false,
         };
         (Prober { errands }, tokio::spawn(task.run()))
     }
@@ -123,7 +128,7 @@ impl Prober {
     ) -> Result<T, Unasked> {
         let silent = || Unasked { failure: Failure::Silent, retry_after: Duration::from_secs(1) };
         let (reply, answer) = oneshot::channel();
-        if self.errands.try_send(Errand { jid, deadline, want: want(reply) }).is_err() {
+        if self.errands.try_send(Errand { jid, deadline, want: want(reply), put_at: None, noted: false }).is_err() {
             return Err(silent());
         }
         match timeout_at(deadline, answer).await {
@@ -145,6 +150,8 @@ struct Task {
     counter: u64,
     /// Answers of the present session.
     answered: usize,
+    /// The present session was open, so that what was put may have gone out.
+    logged_in: bool,
 }
 
 /// Why a session came to its end without a fault.
@@ -169,26 +176,44 @@ impl Task {
         }
     }
 
-    fn take(&mut self, errand: Errand) {
+    fn take(&mut self, mut errand: Errand) {
+        if let Want::Consent(_) = errand.want {
+            // Before it is out: from then on nobody may be probed, even if this process is no more.
+            errand.noted = self.pending.note(&self.identity.jid, &errand.jid);
+        }
         self.counter += 1;
         self.waiting.insert(self.counter, errand);
     }
 
-    fn fail_all(&mut self, failure: Failure) {
-        for errand in self.waiting.values().filter(|errand| matches!(errand.want, Want::Consent(_))) {
-            self.pending.settle(&self.identity.jid, &errand.jid);
+    /// Takes what has come in meanwhile, as far as there is room.
+    fn take_more(&mut self) {
+        while self.waiting.len() < QUEUE
+            && let Ok(errand) = self.inbox.try_recv()
+        {
+            self.take(errand);
         }
+    }
+
+    fn fail_all(&mut self, failure: Failure) {
         let unasked = Unasked { failure, retry_after: self.backoff.remaining(Instant::now()) };
-        self.waiting.drain().for_each(|(_, errand)| errand.fail(unasked.clone()));
+        for (_, errand) in self.waiting.drain() {
+            // An older request may be out still, and one that a session took may have arrived.
+            if errand.noted && !self.logged_in {
+                self.pending.settle(&self.identity.jid, &errand.jid);
+            }
+            errand.fail(unasked.clone());
+        }
     }
 
     /// One session, from taking the turn to closing.
     async fn turn(&mut self) -> Result<End, Failure> {
+        (self.answered, self.logged_in) = (0, false);
         if let Some(failure) = self.backoff.stands_in_the_way(Instant::now()) {
             return Err(failure);
         }
-        self.answered = 0;
         let lease = self.lease().await?;
+        // While others wait for theirs, this turn is only for those who are here now.
+        self.take_more();
         // Only now: whoever had the turn before may have been refused.
         if let Some((condition, wait)) = self.refused.stands(&self.identity, SystemTime::now()) {
             let failure = Failure::LoginRefused(condition);
@@ -196,6 +221,7 @@ impl Task {
             return Err(failure);
         }
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
+        let time = self.patience().saturating_duration_since(Instant::now());
         let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
         match &outcome {
@@ -203,7 +229,12 @@ impl Task {
             // A session that served and then broke was only old: what is still in hand goes into a new one.
             Err(failure @ (Failure::StreamEnded(_) | Failure::Flood)) if self.answered > 0 => {
                 log::info!("{}: {failure}", self.identity.jid);
+                self.waiting.values_mut().for_each(|errand| errand.noted = false);
                 return Ok(End::Idle);
+            }
+            // The turn came so late that this says little about the server: the next question has more time.
+            Err(failure @ (Failure::Silent | Failure::Unreachable { .. })) if time < self.identity.timeout / 2 => {
+                log::info!("{}: {failure}, with {} ms left", self.identity.jid, time.as_millis());
             }
             Err(failure) => {
                 let refused = if self.identity.is_component() { COMPONENT_REFUSED } else { ACCOUNT_REFUSED };
@@ -241,8 +272,8 @@ impl Task {
     }
 
     async fn hold(&mut self, session: &mut Session, lease: Option<&Lease>) -> Result<End, Failure> {
-        for (id, errand) in &self.waiting {
-            self.put(session, *id, errand);
+        for (id, errand) in &mut self.waiting {
+            put(&self.pending, &self.identity.jid, session, *id, errand);
         }
         // As long as anybody waits, and never longer than one answer may take.
         let deadline = self.patience().min(Instant::now() + self.identity.timeout);
@@ -262,9 +293,14 @@ impl Task {
             if talk.logged_in {
                 // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
                 self.backoff.succeeded();
+                self.logged_in = true;
             }
             let now = Instant::now();
             self.deliver(talk, now)?;
+            // A login that hangs must not outlast those who wait for it.
+            if !talk.session.is_open() && now >= talk.deadline {
+                return Err(Failure::Silent);
+            }
             let idle = self.waiting.is_empty();
             let old = self.manner.linger.is_some() && now.saturating_duration_since(opened) > SESSION_AGE;
             // No new questions then: what is in hand is answered, and another session begins.
@@ -277,10 +313,6 @@ impl Task {
                 }
             } else {
                 idle_since = None;
-                // A login that hangs must not outlast those who wait for it.
-                if !talk.session.is_open() && now >= talk.deadline {
-                    return Err(Failure::Silent);
-                }
             }
             let login = if talk.session.is_open() { None } else { Some(talk.deadline) };
             let room = if idle { Some(now + MAKE_ROOM) } else { None };
@@ -290,8 +322,8 @@ impl Task {
                 errand = self.inbox.recv(), if !ending && self.waiting.len() < QUEUE => match errand {
                     Some(errand) => {
                         self.take(errand);
-                        if let Some(errand) = self.waiting.get(&self.counter) {
-                            self.put(talk.session, self.counter, errand);
+                        if let Some(errand) = self.waiting.get_mut(&self.counter) {
+                            put(&self.pending, &self.identity.jid, talk.session, self.counter, errand);
                         }
                     }
                     None if idle => return Ok(End::Closed),
@@ -302,27 +334,17 @@ impl Task {
         }
     }
 
-    fn put(&self, session: &mut Session, id: u64, errand: &Errand) {
-        let (jid, until) = (errand.jid.clone(), before(errand.deadline));
-        match &errand.want {
-            Want::Presence(_) if self.pending.is_out(&self.identity.jid, &jid) => session.ask_pending(id, jid, until),
-            Want::Presence(_) => session.ask(id, jid, until),
-            Want::Consent(_) => {
-                // Before it is out: from then on nobody may be probed, even if this process is no more.
-                self.pending.note(&self.identity.jid, &jid);
-                session.subscribe(id, jid, until);
-            }
-        }
-    }
-
     /// Hands out what is ready.
     fn deliver(&mut self, talk: &mut Talk<'_>, now: Instant) -> Result<(), Failure> {
         let unasked = |failure| Unasked { failure, retry_after: Duration::from_secs(1) };
-        let mut silent = false;
+        let mut dead = false;
         for (id, answer) in talk.session.answers(now) {
             self.answered += usize::from(talk.logged_in);
-            silent |= answer == Err(Failure::Silent);
-            if let Some(Errand { jid, want: Want::Presence(reply), .. }) = self.waiting.remove(&id) {
+            if let Some(Errand { jid, want: Want::Presence(reply), put_at, .. }) = self.waiting.remove(&id) {
+                // Our own server would have answered its ping: this connection is dead, and the next question wants a
+                // new one. Not if anything came in since, or if there was little time to answer.
+                let put_at = put_at.filter(|put_at| talk.heard < *put_at && answer == Err(Failure::Silent));
+                dead |= put_at.is_some_and(|put_at| now - put_at + 2 * MARGIN >= self.identity.timeout);
                 if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
                     self.pending.settle(&self.identity.jid, &jid);
                 }
@@ -330,17 +352,27 @@ impl Task {
             }
         }
         for (id, consent) in talk.session.consents(now) {
-            if let Some(Errand { jid, want: Want::Consent(reply), .. }) = self.waiting.remove(&id) {
+            if let Some(Errand { jid, want: Want::Consent(reply), noted, .. }) = self.waiting.remove(&id) {
                 match consent {
                     Ok(Consent::Asked) | Err(Failure::Silent) => {}
+                    // An older request may be out still.
+                    Err(_) if !noted => {}
                     _ => self.pending.settle(&self.identity.jid, &jid),
                 }
                 drop(reply.send(consent.map_err(unasked)));
             }
         }
-        // Our own server would have answered its ping: this connection is dead, and the next question wants a new one.
-        let dead = silent && now.saturating_duration_since(talk.heard) + 2 * MARGIN >= self.identity.timeout;
         if dead { Err(Failure::Silent) } else { Ok(()) }
+    }
+}
+
+fn put(pending: &Pending, identity: &BareJid, session: &mut Session, id: u64, errand: &mut Errand) {
+    errand.put_at = Some(Instant::now());
+    let (jid, until) = (errand.jid.clone(), before(errand.deadline));
+    match &errand.want {
+        Want::Presence(_) if pending.is_out(identity, &jid) => session.ask_pending(id, jid, until),
+        Want::Presence(_) => session.ask(id, jid, until),
+        Want::Consent(_) => session.subscribe(id, jid, until),
     }
 }
 
@@ -368,34 +400,58 @@ mod tests {
 
     const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
                           xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
+    const LONG: Duration = Duration::from_secs(20);
     const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
 
     fn component(port: u16) -> Identity {
-        let text = "[xmpp]\njid = presence.example.com\npassword = secret\ntimeout = 20\nserver = prosody\nport = ";
-        let config = config::parse(&format!("{text}{port}\n"), Path::new("test.ini"));
+        component_within(port, 20)
+    }
+
+    fn component_within(port: u16, timeout: u64) -> Identity {
+        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
+        let config = config::parse(&format!("{text}timeout = {timeout}\nport = {port}\n"), Path::new("test.ini"));
         config.expect("a configuration").identities.remove(0)
     }
 
-    async fn read_until(socket: &mut TcpStream, end: &str) {
+    async fn listen() -> (TcpListener, u16) {
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = server.local_addr().expect("bound").port();
+        (server, port)
+    }
+
+    fn bob() -> BareJid {
+        BareJid::new("bob@example.com").expect("a bare JID")
+    }
+
+    fn within(time: Duration) -> Instant {
+        Instant::now() + time
+    }
+
+    /// A server's end of a session that has put its questions.
+    async fn greet(server: &TcpListener) -> TcpStream {
+        let (mut socket, _) = server.accept().await.expect("a connection");
+        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        read_until(&mut socket, "xmpp:ping").await;
+        socket
+    }
+
+    async fn read_until(socket: &mut TcpStream, end: &str) -> String {
         let mut read = Vec::new();
         while !String::from_utf8_lossy(&read).contains(end) {
             assert!(socket.read_buf(&mut read).await.expect("an open connection") > 0, "closed before {end}");
         }
+        String::from_utf8_lossy(&read).into_owned()
     }
 
     /// Days of service may lie between two failures: the second is not punished for the first.
     #[tokio::test]
     async fn a_session_that_served_resets_the_pause_however_it_ends() {
-        let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = server.local_addr().expect("bound").port();
+        let (server, port) = listen().await;
         let (prober, _task) = Prober::spawn(component(port), Manner::default());
-        let bob = BareJid::new("bob@example.com").expect("a bare JID");
-        let ask = || prober.ask(bob.clone(), Instant::now() + Duration::from_secs(20));
+        let ask = || prober.ask(bob(), within(LONG));
         for round in 0..5 {
             let serve = async {
-                let (mut socket, _) = server.accept().await.expect("a connection");
-                socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
-                read_until(&mut socket, "xmpp:ping").await;
+                let mut socket = greet(&server).await;
                 socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
                 socket
             };
@@ -408,6 +464,115 @@ mod tests {
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(1)).await;
             tokio::time::resume();
+        }
+    }
+
+    /// Nobody waits any more, and the session would linger for ever.
+    #[tokio::test]
+    async fn a_login_that_hangs_is_given_up_with_the_last_question() {
+        let (server, port) = listen().await;
+        let (prober, _task) = Prober::spawn(component(port), Manner::default());
+        let ask = prober.ask(bob(), within(2 * MARGIN));
+        let (answer, mut socket) = tokio::join!(ask, greet(&server));
+        assert_eq!(answer.expect_err("no login").failure, Failure::Silent);
+        let closed = timeout_at(within(LONG), socket.read(&mut [0; 100])).await;
+        assert_eq!(closed.expect("the connection is given up").ok(), Some(0));
+    }
+
+    /// The server of somebody abroad says nothing, our own does: that ends no session.
+    #[tokio::test]
+    async fn a_silent_server_abroad_is_no_dead_connection() {
+        let (server, port) = listen().await;
+        let (prober, _task) = Prober::spawn(component_within(port, 1), Manner::default());
+        let ask = |jid: &str| prober.ask(BareJid::new(jid).expect("a bare JID"), within(Duration::from_secs(1)));
+        let serve = async {
+            let mut socket = greet(&server).await;
+            socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+            socket
+        };
+        let (answer, mut socket) = tokio::join!(ask("bob@example.com"), serve);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+        let serve = async {
+            let asked = read_until(&mut socket, "to='example.com' type='get'><ping").await;
+            let ping = asked.rsplit_once("<iq ").map(|(_, ping)| ping.replace("type='get'", "")).expect("a ping");
+            let id = ping.split('\'').skip_while(|part| !part.ends_with("id=")).nth(1).expect("an id");
+            let to = ping.split('\'').nth(1).expect("a sender");
+            let pong = format!("<iq from='example.com' to='{to}' id='{id}' type='result'/>");
+            socket.write_all(pong.as_bytes()).await.expect("an open connection");
+        };
+        let (answer, ()) = tokio::join!(ask("eve@example.net"), serve);
+        assert_eq!(answer.expect_err("nobody said anything").failure, Failure::Silent);
+        let again = async {
+            read_until(&mut socket, "probe").await;
+            let answer = ANSWER.strip_prefix("<handshake/>").expect("it begins so");
+            socket.write_all(answer.as_bytes()).await.expect("an open connection");
+        };
+        let (answer, ()) = tokio::join!(ask("bob@example.com"), again);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "by the same session");
+    }
+
+    #[tokio::test]
+    async fn what_waits_with_the_turn_shares_the_session() {
+        let (server, port) = listen().await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let manner = Manner { directory: Some(directory.path().to_owned()), ..Manner::default() };
+        let identity = component(port);
+        let turn = Lease::acquire(directory.path(), &identity.jid, within(LONG)).await;
+        let turn = turn.expect("files").expect("a free turn");
+        let (prober, _task) = Prober::spawn(identity, manner);
+        let asked: Vec<_> = (0..5)
+            .map(|number| {
+                let (prober, jid) = (prober.clone(), format!("user{number}@example.com"));
+                tokio::spawn(async move { prober.ask(BareJid::new(&jid).expect("a bare JID"), within(LONG)).await })
+            })
+            .collect();
+        while !turn.is_wanted() {
+            tokio::task::yield_now().await;
+        }
+        // Another process goes on waiting.
+        let wanted = std::fs::File::open(directory.path().join("presence.example.com.wanted")).expect("a lock file");
+        wanted.lock_shared().expect("a lock");
+        drop(turn);
+        let (mut socket, _) = server.accept().await.expect("a connection");
+        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        let written = read_until(&mut socket, "xmpp:ping").await;
+        assert_eq!(written.matches("type='probe'").count(), asked.len(), "{written}");
+    }
+
+    /// Having waited for others nearly to the end is not the server's fault.
+    #[tokio::test]
+    async fn a_session_that_began_too_late_delays_no_other() {
+        let (server, port) = listen().await;
+        let (prober, _task) = Prober::spawn(component(port), Manner::default());
+        let (late, _socket) = tokio::join!(prober.ask(bob(), within(2 * MARGIN)), greet(&server));
+        assert_eq!(late.expect_err("no login").failure, Failure::Silent);
+        let serve = async {
+            let mut socket = greet(&server).await;
+            socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+            socket
+        };
+        let (answer, socket) = tokio::join!(prober.ask(bob(), within(LONG)), timeout_at(within(LONG), serve));
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+        assert!(socket.is_ok());
+    }
+
+    /// On Prosody a probe would delete the request that was sent before.
+    #[tokio::test]
+    async fn a_request_that_cannot_be_repeated_may_be_out_still() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (server, port) = listen().await;
+        drop(server);
+        let identity = component(port);
+        let pending = Pending::new(Some(directory.path()));
+        for (before, after) in [(true, true), (false, false)] {
+            let asked = if before { pending.note(&identity.jid, &bob()) } else { false };
+            assert_eq!(asked, before);
+            let (prober, task) = Prober::spawn(identity.clone(), Manner::of_command(Some(directory.path().to_owned())));
+            prober.subscribe(bob(), within(LONG)).await.expect_err("nobody listens");
+            assert_eq!(pending.is_out(&identity.jid, &bob()), after);
+            pending.settle(&identity.jid, &bob());
+            drop(prober);
+            task.await.expect("no panic");
         }
     }
 }
