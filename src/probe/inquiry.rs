@@ -159,16 +159,27 @@ impl Inquiry {
         self.pushed.push(resource);
     }
 
-    /// The presences that count.
+    /// The presences that count. COMPAT: with XEP-0356 ejabberd too sends us changes of people without consent. Answers
+    /// to a probe go to the session that asked (measured: Prosody, ejabberd, jabberd2); anything else counts only beside
+    /// a result of XEP-0012, which proves consent, on Openfire, and for a host, which needs nobody's.
     fn seen(&self, here: Circumstances) -> Vec<Resource> {
-        let all = !matches!(here.kind, None | Some(ServerKind::Prosody));
+        let all = match here.kind {
+            _ if !self.is_person() => true,
+            None | Some(ServerKind::Prosody) => false,
+            Some(ServerKind::Openfire) => true,
+            Some(ServerKind::Ejabberd | ServerKind::Other) => self.last.is_result(),
+        };
         let pushed = self.pushed.iter().filter(|pushed| self.resources.iter().all(|known| known.name != pushed.name));
         self.resources.iter().chain(pushed.filter(|_| all)).cloned().collect()
     }
 
-    /// `name` is the resource that left, empty for the bare JID.
+    /// `name` is the resource that left, empty for the bare JID. COMPAT: where nobody was probed, the latter is Prosody's
+    /// receipt for our request for consent, even to somebody who does not exist.
     pub fn unavailable(&mut self, name: &str, texts: Texts, now: Instant) {
         self.sign(now);
+        if self.pending && name.is_empty() {
+            return;
+        }
         let before = self.resources.len();
         self.resources.retain(|known| known.name != name);
         self.pushed.retain(|known| known.name != name);
@@ -617,20 +628,49 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_to_this_session_answers_it_only_where_no_snapshot_is_sent() {
+    fn what_was_not_sent_to_this_session_answers_it_only_where_nobody_else_is_sent() {
         let now = Instant::now();
-        for (kind, state) in [(ServerKind::Prosody, State::Forbidden), (ServerKind::Openfire, State::Dnd)] {
+        use ServerKind::{Ejabberd, Openfire, Other, Prosody};
+        for (kind, last, state) in [
+            (Prosody, false, State::Forbidden),
+            (Openfire, false, State::Dnd),
+            (Ejabberd, false, State::Forbidden),
+            (Ejabberd, true, State::Dnd),
+            (Other, false, State::Forbidden),
+            (Other, true, State::Dnd),
+        ] {
             let jid = BareJid::new("bob@example.com").expect("a bare JID");
             let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
-            inquiry.ping = Reply::Awaited;
+            (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
             let texts = Texts::default();
             inquiry.pushed(Resource { name: "r".into(), state: State::Dnd, priority: 0, texts, stamp: None }, now);
+            inquiry.reply(Slot::Last, if last { Ok(None) } else { Err(Condition::Forbidden) }, now);
             inquiry.reply(Slot::Ping, Ok(None), now);
-            let here =
-                Circumstances { kind: Some(kind), heeded: true, consented: true, rule: Rule::MostAvailable, now };
+            let here = Circumstances {
+                kind: Some(kind),
+                heeded: true,
+                consented: false,
+                rule: Rule::MostAvailable,
+                now: now + GRACE,
+            };
             let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
-            assert_eq!(answer.presence.state, state, "{kind:?}");
+            assert_eq!(answer.presence.state, state, "{kind:?} {last}");
         }
+    }
+
+    #[test]
+    fn a_receipt_for_our_request_is_nobody_offline() {
+        let now = Instant::now();
+        let mut inquiry = Inquiry::new(BareJid::new("bob@example.com").expect("a bare JID"), false, now + PATIENCE);
+        inquiry.set_pending(true);
+        (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
+        inquiry.unavailable("", Texts::default(), now);
+        inquiry.reply(Slot::Info, Err(Condition::Other), now);
+        inquiry.reply(Slot::Ping, Ok(None), now);
+        let kind = Some(ServerKind::Prosody);
+        let here = Circumstances { kind, heeded: true, consented: false, rule: Rule::MostAvailable, now };
+        let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
+        assert_eq!((answer.presence.state, answer.why), (State::Forbidden, Why::Pending));
     }
 
     #[test]
