@@ -245,6 +245,14 @@ fn runtime() -> Result<Runtime, Failed> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
+/// Runs to the end of `task`, and no longer: the system's search for a name cannot be broken off, and a web server waits
+/// for the end of a CGI process.
+fn run_on<T>(runtime: Runtime, task: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(task);
+    runtime.shutdown_background();
+    done
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +275,14 @@ mod tests {
         check("config --example", Ok((None, Command::ConfigExample)));
         check("serve --help", Ok((None, Command::Help)));
         check("-V", Ok((None, Command::Version)));
+    }
+
+    #[test]
+    fn what_cannot_be_broken_off_is_not_waited_for() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let runtime = runtime().unwrap_or_else(|failed| panic!("{failed}"));
+        run_on(runtime, async { drop(tokio::task::spawn_blocking(move || ended.recv())) });
+        drop(end);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::probe::ms;
 use super::serve::icons;
-use super::{Failed, Out, advice, configured, runtime};
+use super::{Failed, Out, advice, configured, run_on, runtime};
 use crate::config::{Config, Identity, Visibility, directory};
 use crate::presence::State;
 use crate::probe::certificate::not_after;
@@ -27,7 +27,7 @@ pub fn check(file: Option<PathBuf>, out: Out<'_>) -> Result<(), Failed> {
     }
     let shared = report.directory(&config)?;
     for identity in &config.identities {
-        runtime()?.block_on(report.identity(identity, shared.clone()))?;
+        run_on(runtime()?, report.identity(identity, shared.clone()))?;
     }
     if report.all_well { Ok(()) } else { Err(Failed::Told) }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use tokio::time::Instant;
 
-use super::{Failed, runtime, shared_directory};
+use super::{Failed, run_on, runtime, shared_directory};
 use crate::config::Config;
 use crate::gateway::cgi;
 use crate::site::{Life, Site};
@@ -15,7 +15,7 @@ use crate::web::request::Request;
 pub fn get(config: Config, query: OsString) -> Result<(), Failed> {
     let icons = super::serve::icons(&config)?;
     let directory = shared_directory(&config, log::Level::Warn);
-    runtime()?.block_on(async {
+    run_on(runtime()?, async {
         let vars = [("REQUEST_METHOD", b"GET".to_vec()), ("QUERY_STRING", query.into_vec())];
         let vars: HashMap<_, _> = vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };

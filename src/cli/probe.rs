@@ -8,7 +8,7 @@ use jid::BareJid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
-use super::{Failed, Out, advice, by_identity, runtime, shared_directory};
+use super::{Failed, Out, advice, by_identity, run_on, runtime, shared_directory};
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
@@ -17,7 +17,7 @@ use crate::probe::{Answer, Why};
 
 pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config, log::Level::Warn);
-    let all_known = runtime()?.block_on(async {
+    let all_known = run_on(runtime()?, async {
         let mut all_known = true;
         for (identity, jids) in by_identity(config, jids) {
             let Some(identity) = identity else {

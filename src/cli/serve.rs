@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Failed, configured, exit_code, runtime, shared_directory};
+use super::{Failed, configured, exit_code, run_on, runtime, shared_directory};
 use crate::config::{Config, Environment, load};
 use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
@@ -69,7 +69,7 @@ pub fn cgi() -> ExitCode {
     let answered = configured(None).and_then(|config| {
         let icons = icons(&config)?;
         let directory = shared_directory(&config, Level::Info);
-        runtime()?.block_on(async {
+        run_on(runtime()?, async {
             let (site, sessions) = Site::open(config, icons, directory, Life::Single);
             let response = site.answer(&request).await;
             if let Err(error) = cgi::write_response(&response) {
@@ -121,7 +121,7 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
         }
         Life::Pooled | Life::Single => runtime()?,
     };
-    runtime.block_on(async {
+    run_on(runtime, async {
         let signals = Signals::listen()?;
         let (site, sessions) = Site::open(config, icons, directory, life);
         let (current, site) = watch::channel(Arc::new(site));

@@ -4,14 +4,14 @@
 use jid::BareJid;
 use tokio::time::Instant;
 
-use super::{Failed, Out, by_identity, runtime, shared_directory};
+use super::{Failed, Out, by_identity, run_on, runtime, shared_directory};
 use crate::config::Config;
 use crate::probe::Consent;
 use crate::probe::prober::{Manner, Prober};
 
 pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config, log::Level::Warn);
-    let all_asked = runtime()?.block_on(async {
+    let all_asked = run_on(runtime()?, async {
         let mut all_asked = true;
         for (identity, jids) in by_identity(config, jids) {
             let Some(identity) = identity else {
