@@ -30,7 +30,14 @@ fn check(kind: Kind, identity: Identity) {
     assert!(report.contains(&identity.jid()), "who has no consent: {report}");
     assert!(report.contains("webpresence subscribe stranger@example.test"), "what to do: {report}");
 
-    installed.configure(&installed.configuration().replace(SECRET, "mistaken-0815"));
+    let open = installed.configuration();
+    installed.configure(&open.replace("visibility = anyone\n", ""));
+    let output = installed.run(&["probe", "away@example.test", "example.test"]);
+    let report = printed(&output);
+    let hidden = report.lines().filter(|line| line.contains("visibility = subscribers")).count();
+    assert_eq!(hidden, 1, "hidden are people, not servers: {report}");
+
+    installed.configure(&open.replace(SECRET, "mistaken-0815"));
     let output = installed.run(&["check"]);
     let report = printed(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
