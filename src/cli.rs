@@ -236,6 +236,13 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
                 file.display()
             )
         }),
+        // What Prosody and ejabberd say to a component: of its name, and of its secret.
+        Failure::LoginRefused(condition) if condition == "host-unknown" => {
+            Some(format!("it does not know {} yet: name it in its configuration, then restart it", identity.jid))
+        }
+        Failure::LoginRefused(condition) if condition == "not-authorized" => {
+            Some("the password here is not the one that the server has for this component".to_owned())
+        }
         _ => None,
     }
 }

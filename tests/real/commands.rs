@@ -42,6 +42,11 @@ fn check(kind: Kind, identity: Identity) {
     let report = printed(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert!(report.contains('✗') && !report.contains("mistaken-0815"), "{report}");
+    let advice = match identity {
+        Identity::Component(_) => "the password here is not the one",
+        Identity::Account(_) => "not sent again",
+    };
+    assert!(report.contains(advice), "what to do: {report}");
 }
 
 #[test]
