@@ -1,6 +1,6 @@
 //! The commands for people, at real servers: what `check` finds, and how `probe` says what is wrong.
 
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{Identity, Kind, SECRET};
@@ -67,4 +67,21 @@ fn ejabberd_component() {
 #[test]
 fn ejabberd_account() {
     check(Kind::Ejabberd, Identity::Account(11));
+}
+
+#[test]
+fn what_is_not_understood_gets_the_help_and_is_named() {
+    let rows: [(&[&str], &str); 4] = [
+        (&[], "/etc/webpresence/webpresence.ini."),
+        (&["--config", "a.ini"], "/etc/webpresence/webpresence.ini."),
+        (&["chek"], "webpresence: there is no command \"chek\""),
+        (&["--config", "a.ini", "chek"], "webpresence: there is no command \"chek\""),
+    ];
+    for (arguments, last) in rows {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        let output = command.env_clear().args(arguments).stdin(Stdio::null()).output().expect("built");
+        let report = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}: {report}");
+        assert!(report.starts_with("webpresence shows on a web page") && report.trim_end().ends_with(last), "{report}");
+    }
 }
