@@ -50,6 +50,9 @@ A web server runs it as CGI or FastCGI. For people there are these commands:
   /etc/webpresence/webpresence.ini.
 ";
 
+/// Said where nothing was typed but, perhaps, an option.
+const NO_COMMAND: &str = "which command?";
+
 /// What was meant.
 #[derive(Debug, PartialEq)]
 enum Command {
@@ -147,9 +150,14 @@ fn exit_code(done: Result<(), Failed>) -> ExitCode {
     }
 }
 
-/// What to do when nothing tells what to do.
-pub fn nobody() -> ExitCode {
+/// What to do when nothing tells what to do: the help, and behind it, where it is seen, what was not understood.
+pub fn nobody(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     eprint!("{HELP}");
+    if let Err(Misuse(reason)) = parse(args)
+        && reason != NO_COMMAND
+    {
+        eprintln!("\nwebpresence: {reason}");
+    }
     ExitCode::from(2)
 }
 
@@ -185,7 +193,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
             return Err(Misuse(format!("unexpected argument {extra:?}")));
         }
         (Some(other), _) => return Err(Misuse(format!("there is no command {other:?}"))),
-        (None, _) => return Err(Misuse("which command?".to_owned())),
+        (None, _) => return Err(Misuse(NO_COMMAND.to_owned())),
     };
     Ok((file, command))
 }
@@ -236,6 +244,13 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
                 file.display()
             )
         }),
+        // What Prosody and ejabberd say to a component: of its name, and of its secret.
+        Failure::LoginRefused(condition) if condition == "host-unknown" => {
+            Some(format!("it does not know {} yet: name it in its configuration, then restart it", identity.jid))
+        }
+        Failure::LoginRefused(condition) if condition == "not-authorized" => {
+            Some("the password here is not the one that the server has for this component".to_owned())
+        }
         _ => None,
     }
 }

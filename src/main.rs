@@ -16,6 +16,6 @@ fn main() -> ExitCode {
         Door::Activated(listeners) => cli::fastcgi(args.skip(1).collect(), listeners, Life::Resident),
         Door::Inherited(listener) => cli::fastcgi(args.skip(1).collect(), vec![listener], Life::Pooled),
         Door::Cgi => cli::cgi(),
-        Door::Nobody => cli::nobody(),
+        Door::Nobody => cli::nobody(args),
     }
 }

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use super::probe::ms;
 use super::serve::icons;
 use super::{Failed, Out, advice, configured, run_on, runtime};
-use crate::config::{Config, Identity, Visibility, directory};
+use crate::config::directory::{self, Unusable, Why};
+use crate::config::{Config, Identity, Visibility};
 use crate::presence::State;
 use crate::probe::certificate::not_after;
 use crate::probe::prober::{Manner, Prober};
@@ -55,7 +56,7 @@ impl Report<'_> {
                 Ok(Some(directory))
             }
             Err(unusable) => {
-                self.ill(&format!("directory: {unusable}; processes cannot take turns: set [cache] directory"))?;
+                self.ill(&format!("directory: {unusable}; processes cannot take turns: {}", remedy(&unusable)))?;
                 Ok(None)
             }
         }
@@ -114,5 +115,32 @@ impl Report<'_> {
             true => self.well(&format!("sample answer: {home} is there, {}", ms(took))),
             false => self.ill(&format!("sample answer: {home} is {}; is it the domain of the users?", state.name())),
         }
+    }
+}
+
+/// What a person can do about a directory that cannot be used.
+fn remedy(unusable: &Unusable) -> &'static str {
+    match unusable {
+        // The web server's, as a rule, and it is only the command that the wrong user runs.
+        Unusable::Because(_, Why::Foreign { .. }) => "run this command as that user, or set [cache] directory",
+        Unusable::Because(..) | Unusable::Nowhere => "set [cache] directory",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_somebody_else_is_his_to_use() {
+        let own = tempfile::tempdir().expect("a directory");
+        let another = rustix::process::geteuid().as_raw() + 1;
+        let foreign = directory::open(Some(own.path()), another).expect_err("it is ours");
+        assert_eq!(remedy(&foreign), "run this command as that user, or set [cache] directory");
+        let file = own.path().join("file");
+        std::fs::write(&file, "").expect("ours");
+        let unusable = directory::open(Some(&file), another).expect_err("it is a file");
+        assert_eq!(remedy(&unusable), "set [cache] directory");
+        assert_eq!(remedy(&Unusable::Nowhere), "set [cache] directory");
     }
 }

@@ -9,11 +9,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::{Failed, Out, advice, by_identity, run_on, runtime, shared_directory};
+use crate::access::{self, Decision};
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
 use crate::probe::steps::{Stage, Steps};
 use crate::probe::{Answer, Why};
+
+/// What the web makes of an answer that only this command gets.
+const HIDDEN: &str = "on the web: forbidden, whatever this is, because of visibility = subscribers in [access]";
 
 pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config, log::Level::Warn);
@@ -35,6 +39,9 @@ pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Fail
                 let answered = Instant::now();
                 let failure = answer.as_ref().err().map(|unasked| unasked.failure.clone());
                 all_known &= tell(jid, identity, answer, out)?;
+                if matches!(access::decide(config, jid), Decision::Forbidden) {
+                    writeln!(out, "  {HIDDEN}")?;
+                }
                 if let Some(advice) = failure.and_then(|failure| advice(&failure, identity, directory.as_deref())) {
                     writeln!(out, "  {advice}")?;
                 }
@@ -74,7 +81,7 @@ fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
         Why::Pending => format!("{jid} has been asked and has not accepted {} yet", identity.jid),
         Why::NotFound => format!("{} knows no such address", jid.domain()),
         Why::Silence(_) => format!("{accepted} (the server said nothing, which also means that there is no such user)"),
-        _ => accepted,
+        _ => format!("{accepted} (or there is no such user: the server does not tell)"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The commands for people, at real servers: what `check` finds, and how `probe` says what is wrong.
 
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{Identity, Kind, SECRET};
@@ -30,11 +30,23 @@ fn check(kind: Kind, identity: Identity) {
     assert!(report.contains(&identity.jid()), "who has no consent: {report}");
     assert!(report.contains("webpresence subscribe stranger@example.test"), "what to do: {report}");
 
-    installed.configure(&installed.configuration().replace(SECRET, "mistaken-0815"));
+    let open = installed.configuration();
+    installed.configure(&open.replace("visibility = anyone\n", ""));
+    let output = installed.run(&["probe", "away@example.test", "example.test"]);
+    let report = printed(&output);
+    let hidden = report.lines().filter(|line| line.contains("visibility = subscribers")).count();
+    assert_eq!(hidden, 1, "hidden are people, not servers: {report}");
+
+    installed.configure(&open.replace(SECRET, "mistaken-0815"));
     let output = installed.run(&["check"]);
     let report = printed(&output);
     assert_eq!(output.status.code(), Some(1), "{report}");
     assert!(report.contains('✗') && !report.contains("mistaken-0815"), "{report}");
+    let advice = match identity {
+        Identity::Component(_) => "the password here is not the one",
+        Identity::Account(_) => "not sent again",
+    };
+    assert!(report.contains(advice), "what to do: {report}");
 }
 
 #[test]
@@ -55,4 +67,21 @@ fn ejabberd_component() {
 #[test]
 fn ejabberd_account() {
     check(Kind::Ejabberd, Identity::Account(11));
+}
+
+#[test]
+fn what_is_not_understood_gets_the_help_and_is_named() {
+    let rows: [(&[&str], &str); 4] = [
+        (&[], "/etc/webpresence/webpresence.ini."),
+        (&["--config", "a.ini"], "/etc/webpresence/webpresence.ini."),
+        (&["chek"], "webpresence: there is no command \"chek\""),
+        (&["--config", "a.ini", "chek"], "webpresence: there is no command \"chek\""),
+    ];
+    for (arguments, last) in rows {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        let output = command.env_clear().args(arguments).stdin(Stdio::null()).output().expect("built");
+        let report = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}: {report}");
+        assert!(report.starts_with("webpresence shows on a web page") && report.trim_end().ends_with(last), "{report}");
+    }
 }
