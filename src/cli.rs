@@ -15,11 +15,11 @@ use std::process::ExitCode;
 
 use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
-use log::Level;
+use log::{Level, LevelFilter};
 use tokio::runtime::Runtime;
 
 use crate::access;
-use crate::config::{self, Config, Environment, Identity, directory, load};
+use crate::config::{self, Config, Environment, Identity, LogSettings, LogTarget, directory, load};
 use crate::gateway::Address;
 use crate::probe::Failure;
 use crate::probe::refused::Refused;
@@ -130,8 +130,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ConfigReference => write!(out, "{}", config::reference()).map_err(Failed::from),
         Command::Serve(addresses) => serve::serve(file, &addresses),
         Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
-        Command::Probe(jids) => configured(file).and_then(|config| probe::probe(&config, &jids, out)),
-        Command::Subscribe(jids) => configured(file).and_then(|config| subscribe::subscribe(&config, &jids, out)),
+        Command::Probe(jids) => configured_quietly(file).and_then(|config| probe::probe(&config, &jids, out)),
+        Command::Subscribe(jids) => {
+            configured_quietly(file).and_then(|config| subscribe::subscribe(&config, &jids, out))
+        }
         Command::Check => check::check(file, out),
     };
     exit_code(done)
@@ -207,9 +209,21 @@ fn jids(values: Vec<OsString>) -> Result<Vec<BareJid>, Misuse> {
 }
 
 fn configured(file: Option<PathBuf>) -> Result<Config, Failed> {
-    let config = load(file.as_deref(), &Environment::from_process()).map_err(Failed::Config)?;
+    let config = loaded(file)?;
     crate::logging::start(&config.log)?;
     Ok(config)
+}
+
+/// For a command that tells everything itself: warnings of its one session would only repeat it.
+fn configured_quietly(file: Option<PathBuf>) -> Result<Config, Failed> {
+    let config = loaded(file)?;
+    let level = if config.log.level == LevelFilter::Warn { LevelFilter::Error } else { config.log.level };
+    crate::logging::start(&LogSettings { level, target: LogTarget::Stderr })?;
+    Ok(config)
+}
+
+fn loaded(file: Option<PathBuf>) -> Result<Config, Failed> {
+    load(file.as_deref(), &Environment::from_process()).map_err(Failed::Config)
 }
 
 /// The addresses by the identity that serves them, so that each logs in once; those that nobody serves by `None`.
@@ -244,10 +258,10 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
                 file.display()
             )
         }),
-        // What Prosody and ejabberd say to a component: of its name, and of its secret.
-        Failure::LoginRefused(condition) if condition == "host-unknown" => {
+        Failure::NameUnknown(_) => {
             Some(format!("it does not know {} yet: name it in its configuration, then restart it", identity.jid))
         }
+        // ejabberd says this of a component's name too.
         Failure::LoginRefused(condition) if condition == "not-authorized" => {
             Some("the password here is not the one that the server has for this component".to_owned())
         }

@@ -139,7 +139,8 @@ fn ended(condition: &str, replay: &Replay) -> Failure {
     let in_login = !replay.session.is_open() && !replay.said.contains("<bind ");
     match condition {
         "conflict" => Failure::Conflict,
-        "not-authorized" | "host-unknown" if in_login => Failure::LoginRefused(condition.to_owned()),
+        "not-authorized" if in_login => Failure::LoginRefused(condition.to_owned()),
+        "host-unknown" if in_login => Failure::NameUnknown(condition.to_owned()),
         _ => Failure::StreamEnded(condition.to_owned()),
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::probe::ms;
 use super::serve::icons;
-use super::{Failed, Out, advice, configured, run_on, runtime};
+use super::{Failed, Out, advice, configured_quietly, run_on, runtime};
 use crate::config::directory::{self, Unusable, Why};
 use crate::config::{Config, Identity, Visibility};
 use crate::presence::State;
@@ -19,7 +19,7 @@ use crate::probe::prober::{Manner, Prober};
 use crate::probe::steps::{Stage, Steps};
 
 pub fn check(file: Option<PathBuf>, out: Out<'_>) -> Result<(), Failed> {
-    let config = configured(file)?;
+    let config = configured_quietly(file)?;
     let mut report = Report { out, all_well: true };
     report.well(&format!("configuration {}", config.file.display()))?;
     match icons(&config) {

@@ -20,7 +20,7 @@ use crate::probe::{Answer, Why};
 const HIDDEN: &str = "on the web: forbidden, whatever this is, because of visibility = subscribers in [access]";
 
 pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
-    let directory = shared_directory(config, log::Level::Warn);
+    let directory = shared_directory(config, log::Level::Error);
     let all_known = run_on(runtime()?, async {
         let mut all_known = true;
         for (identity, jids) in by_identity(config, jids) {

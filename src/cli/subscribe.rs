@@ -10,7 +10,7 @@ use crate::probe::Consent;
 use crate::probe::prober::{Manner, Prober};
 
 pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
-    let directory = shared_directory(config, log::Level::Warn);
+    let directory = shared_directory(config, log::Level::Error);
     let all_asked = run_on(runtime()?, async {
         let mut all_asked = true;
         for (identity, jids) in by_identity(config, jids) {

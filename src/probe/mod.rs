@@ -86,6 +86,8 @@ pub enum Failure {
     Injected,
     /// The server refused our name or password: its condition.
     LoginRefused(String),
+    /// The server does not serve our name, or not yet: its condition. Nothing was said about the password.
+    NameUnknown(String),
     /// Our side broke the login off.
     Login(LoginFault),
     /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
@@ -116,6 +118,9 @@ impl fmt::Display for Failure {
             Failure::NoTls => f.write_str("the server does not offer TLS"),
             Failure::Injected => f.write_str("bytes were injected before TLS began: somebody is in the middle"),
             Failure::LoginRefused(condition) => write!(f, "the server refused the login: {condition}"),
+            Failure::NameUnknown(condition) => {
+                write!(f, "the server does not know this name; is it configured there? ({condition})")
+            }
             Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
             Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
             Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),

@@ -307,9 +307,8 @@ fn stream_error(error: &Element, state: &State) -> Failure {
         matches!(state, State::ComponentHeader | State::Handshake | State::StartTls | State::Features | State::Sasl(_));
     match condition.as_str() {
         "conflict" => Failure::Conflict,
-        "not-authorized" | "host-unknown" | "invalid-namespace" | "policy-violation" if in_login => {
-            Failure::LoginRefused(condition)
-        }
+        "not-authorized" | "policy-violation" if in_login => Failure::LoginRefused(condition),
+        "host-unknown" | "invalid-namespace" if in_login => Failure::NameUnknown(condition),
         _ => Failure::StreamEnded(condition),
     }
 }
