@@ -6,11 +6,10 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use super::leash::{Leash, directory};
 use super::xmpp::{DOMAIN, Kind, Ports, SECRET, Xmpp};
-use super::{PATIENCE, certificate, fill, http, port, program};
+use super::{certificate, fill, http, patiently, port, program};
 
 pub fn start() -> Xmpp {
     port::retrying("ejabberd", try_start)
@@ -65,14 +64,11 @@ fn starter(dir: &Path) -> PathBuf {
 }
 
 fn ready(mut server: Xmpp) -> Result<Xmpp, String> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE && server.leash.ended().is_none() {
-        if TcpStream::connect(("127.0.0.1", api(&server))).is_ok() && server.answers() {
-            return Ok(server);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err(server.leash.log())
+    let up = patiently(|| match server.leash.ended() {
+        Some(_) => Some(false),
+        None => (TcpStream::connect(("127.0.0.1", api(&server))).is_ok() && server.answers()).then_some(true),
+    });
+    if up == Some(true) { Ok(server) } else { Err(server.leash.log()) }
 }
 
 fn api(server: &Xmpp) -> u16 {

@@ -23,14 +23,19 @@ use std::time::{Duration, Instant};
 /// How long anything in here may take before the test fails: far more than it needs on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// As [`patiently`], and the test fails where there is no answer.
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    patiently(ask).unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+}
+
 /// Asks again and again until there is an answer; the wait is bounded and ends as soon as it can.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
-        if let Some(found) = ask() {
+        let found = ask();
+        if found.is_some() || started.elapsed() >= PATIENCE {
             return found;
         }
-        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use super::leash::{Leash, directory};
 use super::xmpp::{DOMAIN, IDLE, Identity, Kind, OTHER, Ports, ROOMS, SECRET, Xmpp};
-use super::{PATIENCE, certificate, fill, port, program};
+use super::{certificate, fill, patiently, port, program};
 
 /// Whether the server remembers when somebody left and what he said (mod_lastactivity); Debian leaves it off.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,18 +59,14 @@ fn components() -> String {
 
 /// Prosody goes on without a port it cannot have; its log and a handshake show that the ports are its own.
 fn ready(mut server: Xmpp) -> Result<Xmpp, String> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE && server.leash.ended().is_none() {
+    let up = patiently(|| {
         let log = fs::read_to_string(server.leash.dir().join("prosody.log")).unwrap_or_default();
-        if log.contains("Failed to open server port") {
-            break;
+        if server.leash.ended().is_some() || log.contains("Failed to open server port") {
+            return Some(false);
         }
-        if server.answers() {
-            return Ok(server);
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err(server.leash.log())
+        server.answers().then_some(true)
+    });
+    if up == Some(true) { Ok(server) } else { Err(server.leash.log()) }
 }
 
 pub(super) fn register(server: &Xmpp, user: &str) {

@@ -7,14 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::http::Answer;
 use super::leash::{Leash, directory};
 use super::xmpp::{DOMAIN, Identity, SECRET, Xmpp};
-use super::{PATIENCE, eventually};
+use super::{eventually, patiently};
 
 /// The `[xmpp]` section for a server.
 fn section(server: &Xmpp, identity: Identity) -> String {
@@ -159,15 +158,8 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
 }
 
 fn eventually_ends(child: &mut Child, command: &Command) -> std::process::ExitStatus {
-    let started = std::time::Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().expect("our own child") {
-            return status;
-        }
-        if started.elapsed() > PATIENCE {
-            let _ = child.kill();
-            panic!("{command:?} does not end");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    patiently(|| child.try_wait().expect("our own child")).unwrap_or_else(|| {
+        let _ = child.kill();
+        panic!("{command:?} does not end")
+    })
 }
