@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jid::BareJid;
+use serde::{Deserialize, Serialize};
 
 use crate::presence::{Rule, State};
 
@@ -124,7 +125,7 @@ pub enum Security {
 }
 
 /// Which server software answers: what its silence means differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ServerKind {
     Prosody,
     Ejabberd,

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 
+use super::login::Bindings;
 use super::steps::{Stage, Steps};
 use super::{Failure, dns, tls};
 use crate::config::{Host, Identity, Security};
@@ -20,6 +21,8 @@ pub struct Channel {
     socket: Box<dyn Socket>,
     /// The TCP socket beneath, for its options.
     tcp: Option<OwnedFd>,
+    /// Of its TLS, where it has one.
+    bindings: Option<Bindings>,
 }
 
 impl Channel {
@@ -31,7 +34,7 @@ impl Channel {
                 let unreachable = |error: std::io::Error| unreachable(&path.display().to_string(), &error.to_string());
                 let socket = timeout_at(deadline, UnixStream::connect(&path)).await;
                 let socket = socket.map_err(|_| Failure::Silent)?.map_err(unreachable)?;
-                (Channel { socket: Box::new(socket), tcp: None }, String::new())
+                (Channel { socket: Box::new(socket), tcp: None, bindings: None }, String::new())
             }
             _ => Channel::open_tcp(identity, deadline, steps).await?,
         };
@@ -51,7 +54,7 @@ impl Channel {
         if let Err(error) = socket.set_nodelay(true) {
             log::debug!("TCP_NODELAY: {error}");
         }
-        Channel { tcp: socket.as_fd().try_clone_to_owned().ok(), socket: Box::new(socket) }
+        Channel { tcp: socket.as_fd().try_clone_to_owned().ok(), socket: Box::new(socket), bindings: None }
     }
 
     /// Goes on over TLS. `host` is the name that counts for a component; an account's server proves the domain.
@@ -68,7 +71,12 @@ impl Channel {
         let stream = secured.map_err(|_| Failure::Silent)??;
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         steps.passed(Stage::Secured { certificate: certificate.map(|der| der.to_vec()) });
-        Ok(Channel { socket: Box::new(stream), tcp: self.tcp })
+        Ok(Channel { socket: Box::new(stream), tcp: self.tcp, bindings: Some(Bindings::default()) })
+    }
+
+    /// What a login can be bound to; `None` without TLS.
+    pub fn bindings(&self) -> Option<Bindings> {
+        self.bindings.clone()
     }
 
     /// Reads what is there, at least a byte; 0 at the end. Safe to drop half-way.

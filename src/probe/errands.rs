@@ -295,7 +295,7 @@ impl Errands {
             Topic::Version if outcome == Err(Condition::Unreachable) => {}
             Topic::Version => {
                 let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
-                self.facts.learn_kind(sent.to.as_str(), kind);
+                self.facts.server_mut(sent.to.as_str()).kind = Some(kind);
                 let harmless = self.kind(sent.to.as_str()) != Some(ServerKind::Prosody);
                 self.release(|inquiry| harmless && inquiry.jid.domain() == sent.to.domain());
             }
@@ -357,7 +357,7 @@ impl Errands {
     /// The configuration speaks for our own server, experience for all others.
     fn kind(&self, domain: &str) -> Option<ServerKind> {
         let configured = self.configured.filter(|_| self.is_own(domain));
-        configured.or_else(|| self.facts.kind(domain))
+        configured.or_else(|| self.facts.server(domain).kind)
     }
 
     fn is_own(&self, domain: &str) -> bool {

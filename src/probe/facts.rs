@@ -1,10 +1,11 @@
-//! What sessions have taught about servers and people, and what the next session may build on. Kept for the life of
-//! the process; bounded, since strangers choose what is asked about.
+//! What sessions have taught about servers and people, and what the next session may build on. Bounded, since strangers
+//! choose what is asked about. It can be written down and read by another process; files are not its business.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use jid::BareJid;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::ServerKind;
@@ -13,25 +14,63 @@ use crate::config::ServerKind;
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
 /// Facts of one sort that are kept; over it the sort starts anew.
 const LIMIT: usize = 10_000;
+/// Of what is written down: what another form says is not understood, and forgotten.
+const VERSION: u32 = 1;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Facts {
-    kinds: HashMap<String, ServerKind>,
+    servers: HashMap<String, Server>,
     consents: HashMap<BareJid, Instant>,
 }
 
+/// What is known about the server of one domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    pub kind: Option<ServerKind>,
+}
+
+/// The form in which facts are written down. Times are seconds since 1970.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u32,
+    servers: HashMap<String, Server>,
+    consents: HashMap<BareJid, u64>,
+}
+
 impl Facts {
-    /// Which software serves a domain.
-    pub fn kind(&self, domain: &str) -> Option<ServerKind> {
-        self.kinds.get(domain).copied()
+    /// What [`Facts::write`] wrote, where it is still understood. `now` is `epoch_s` seconds after 1970.
+    pub fn read(text: &str, now: Instant, epoch_s: u64) -> Facts {
+        let Ok(Written { version: VERSION, servers, consents }) = serde_json::from_str(text) else {
+            return Facts::default();
+        };
+        let seen = |(jid, at_s)| {
+            // What was seen in the future tells only that a clock was set.
+            let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
+            now.checked_sub(ago).map(|at| (jid, at))
+        };
+        Facts { servers, consents: consents.into_iter().filter_map(seen).collect() }
     }
 
-    pub fn learn_kind(&mut self, domain: &str, kind: ServerKind) {
-        if self.kinds.len() >= LIMIT {
-            self.kinds.clear();
+    pub fn write(&self, now: Instant, epoch_s: u64) -> String {
+        let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
+        let consents = self.consents.iter().map(|(jid, at)| (jid.clone(), at_s(at))).collect();
+        let written = Written { version: VERSION, servers: self.servers.clone(), consents };
+        serde_json::to_string(&written).expect("strings, numbers and maps with strings as keys")
+    }
+
+    /// What is known about a server; nothing of a stranger.
+    pub fn server(&self, domain: &str) -> Server {
+        self.servers.get(domain).cloned().unwrap_or_default()
+    }
+
+    /// To learn about a server.
+    pub fn server_mut(&mut self, domain: &str) -> &mut Server {
+        if self.servers.len() >= LIMIT && !self.servers.contains_key(domain) {
+            self.servers.clear();
         }
-        self.kinds.insert(domain.to_owned(), kind);
+        self.servers.entry(domain.to_owned()).or_default()
     }
 
     /// Somebody was seen, within a day, and has not refused since.
@@ -71,9 +110,37 @@ mod tests {
     fn strangers_cannot_make_it_grow() {
         let (mut facts, now) = (Facts::default(), Instant::now());
         for number in 0..LIMIT + 1 {
-            facts.learn_kind(&format!("{number}.example"), ServerKind::Other);
+            facts.server_mut(&format!("{number}.example")).kind = Some(ServerKind::Other);
             facts.learn_consent(&BareJid::new(&format!("u@{number}.example")).expect("a bare JID"), now);
         }
-        assert_eq!((facts.kinds.len(), facts.consents.len()), (1, 1));
+        assert_eq!((facts.servers.len(), facts.consents.len()), (1, 1));
+    }
+
+    #[test]
+    fn another_process_reads_what_was_written() {
+        let (mut facts, now) = (Facts::default(), Instant::now());
+        let bob = BareJid::new("bob@example.com").expect("a bare JID");
+        facts.server_mut("example.com").kind = Some(ServerKind::Ejabberd);
+        facts.learn_consent(&bob, now);
+        let text = facts.write(now + Duration::from_secs(60), 1_000_060);
+        let later = Instant::now() + CONSENT;
+        for (epoch_s, consented) in [(1_000_000, true), (1_086_399, true), (1_086_400, false), (999_999, false)] {
+            let read = Facts::read(&text, later, epoch_s);
+            assert_eq!(read.server("example.com"), facts.server("example.com"));
+            assert_eq!(read.consented(&bob, later), consented, "{epoch_s}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_forgotten() {
+        let now = Instant::now();
+        let mut facts = Facts::default();
+        facts.server_mut("example.com").kind = Some(ServerKind::Ejabberd);
+        let whole = facts.write(now, 7);
+        for end in 0..whole.len() {
+            assert_eq!(Facts::read(&whole[..end], now, 7).server("example.com"), Server::default(), "cut at {end}");
+        }
+        let other = whole.replace("\"version\":1", "\"version\":2");
+        assert_eq!(Facts::read(&other, now, 7).server("example.com"), Server::default());
     }
 }

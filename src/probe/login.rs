@@ -39,6 +39,15 @@ impl fmt::Display for LoginFault {
     }
 }
 
+/// What a TLS channel gives to bind a login to it, as far as its back end tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// `tls-exporter` (RFC 9266), 32 bytes.
+    pub exporter: Option<Vec<u8>>,
+    /// `tls-server-end-point` (RFC 5929, 4): the hash of the server's certificate.
+    pub end_point: Option<Vec<u8>>,
+}
+
 /// A SASL mechanism, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {

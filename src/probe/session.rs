@@ -14,7 +14,7 @@ use xmpp_parsers::stream_features::StreamFeatures;
 
 use super::errands::{Address, Errands};
 use super::facts::Facts;
-use super::login::{Exchange, Mechanism};
+use super::login::{Bindings, Exchange, Mechanism};
 use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
 use super::{Answer, Consent, Failure, ns};
@@ -61,6 +61,8 @@ pub struct Session {
     jid: BareJid,
     password: String,
     nonce: String,
+    security: Security,
+    verify: bool,
     /// The server's name was proved by TLS, so that it may be told the password.
     proved: bool,
     state: State,
@@ -71,37 +73,46 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins: the first step sends our header. `nonce` is printable, without a comma, and never used twice.
+    /// `nonce` is printable, without a comma, and never used twice.
     pub fn new(identity: &Identity, facts: Facts, nonce: String) -> Session {
         let from = identity.is_component().then(|| identity.jid.with_resource_str(&nonce).ok()).flatten();
-        let mut session = Session {
+        Session {
             jid: identity.jid.clone(),
             password: identity.password.reveal().to_owned(),
             nonce,
-            proved: identity.verify && identity.security != Security::None,
+            security: identity.security,
+            verify: identity.verify,
+            proved: false,
             state: State::Ended,
             reader: Reader::default(),
             out: String::new(),
             errands: Errands::new(identity, Sender { from }, facts),
             received: 0,
-        };
-        session.state = match (identity.is_component(), identity.security) {
-            (true, _) => {
-                session.header(ns::COMPONENT, "");
+        }
+    }
+
+    /// The connection is there, over TLS where `bindings` are: the next step sends our header.
+    pub fn connected(&mut self, bindings: Option<Bindings>) {
+        self.state = match bindings {
+            _ if self.jid.node().is_none() => {
+                self.header(ns::COMPONENT, "");
                 State::ComponentHeader
             }
-            (false, Security::StartTls) => {
+            None if self.security != Security::None => {
                 // The address is nobody's business before TLS: no `from` (RFC 6120, 4.7.1).
-                session.header(ns::CLIENT, " version='1.0'");
-                session.out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+                self.header(ns::CLIENT, " version='1.0'");
+                self.out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
                 State::StartTls
             }
-            (false, _) => {
-                session.client_header();
+            None => {
+                self.client_header();
                 State::Features
             }
+            Some(bindings) => {
+                self.secured(bindings);
+                return;
+            }
         };
-        session
     }
 
     /// Puts a question: `id` comes back with its answer, by `until` at the latest.
@@ -125,7 +136,8 @@ impl Session {
     }
 
     /// The TLS that [`Step::StartTls`] asked for is up.
-    pub fn secured(&mut self) {
+    pub fn secured(&mut self, _bindings: Bindings) {
+        self.proved = self.verify;
         self.reader = Reader::default();
         self.client_header();
         self.state = State::Features;

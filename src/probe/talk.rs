@@ -40,8 +40,9 @@ impl<'a> Talk<'a> {
         steps: Steps,
         deadline: Instant,
     ) -> Result<Talk<'a>, Failure> {
-        let channel = Some(Channel::open(&identity, deadline, &steps).await?);
-        Ok(Talk { identity, steps, channel, session, deadline, logged_in: false, heard: Instant::now() })
+        let channel = Channel::open(&identity, deadline, &steps).await?;
+        session.connected(channel.bindings());
+        Ok(Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: Instant::now() })
     }
 
     /// Does what the session wants done, until it waits.
@@ -60,8 +61,8 @@ impl<'a> Talk<'a> {
                 Step::StartTls => {
                     let channel = self.channel.take().ok_or(Failure::Unexpected("a connection"))?;
                     let secured = channel.secure(&self.identity, "", self.deadline, &self.steps).await?;
+                    self.session.secured(secured.bindings().unwrap_or_default());
                     self.channel = Some(secured);
-                    self.session.secured();
                 }
                 Step::Wait(until) => return Ok(until),
             }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, Visibility};
 use webpresence::presence::{Rule, State, Texts};
 use webpresence::probe::facts::Facts;
+use webpresence::probe::login::Bindings;
 use webpresence::probe::session::{Session, Step};
 use webpresence::probe::{Answer, Failure};
 
@@ -107,15 +108,18 @@ impl Replay {
         for known in script.lines().filter_map(|line| line.strip_prefix("known: ")) {
             match known.split_once(' ').expect("a fact") {
                 ("consent", jid) => facts.learn_consent(&bare(jid), now),
-                (domain, kind) => facts.learn_kind(domain, server(kind).expect("a kind of server")),
+                (domain, kind) => facts.server_mut(domain).kind = server(kind),
             }
         }
         let identity = script.lines().find_map(|line| line.strip_prefix("identity: ")).expect("an identity");
         let (identity, nonce) = read_identity(identity);
         // The TCP connection is the first round trip, direct TLS 1.3 the second.
-        let round_trips = if !identity.is_component() && identity.security == Security::Direct { 2 } else { 1 };
+        let direct = !identity.is_component() && identity.security == Security::Direct;
+        let round_trips = if direct { 2 } else { 1 };
+        let mut session = Session::new(&identity, facts, nonce);
+        session.connected(direct.then(Bindings::default));
         Replay {
-            session: Session::new(&identity, facts, nonce),
+            session,
             now,
             failure: None,
             said: String::new(),
@@ -227,7 +231,7 @@ impl Replay {
         if wish == Some(Step::StartTls) {
             account.push_str("TLS\n");
             self.round_trips += 1;
-            self.session.secured();
+            self.session.secured(Bindings::default());
             self.drive();
             self.say(account);
         }
