@@ -3,7 +3,7 @@
 
 use jid::BareJid;
 
-use crate::config::{Config, DomainPattern, Identity, Visibility};
+use crate::config::{Config, Identity, Visibility};
 
 /// What to do about one address.
 #[derive(Clone, Copy, Debug)]
@@ -34,18 +34,7 @@ pub fn is_open(config: &Config) -> bool {
 /// The identity that speaks for a target: the first whose domains hold it.
 pub fn serving<'a>(config: &'a Config, target: &BareJid) -> Option<&'a Identity> {
     let domain = target.domain().as_str();
-    config.identities.iter().find(|identity| identity.domains.iter().any(|pattern| holds(pattern, domain)))
-}
-
-fn holds(pattern: &DomainPattern, domain: &str) -> bool {
-    match pattern {
-        DomainPattern::Exactly(name) => domain.eq_ignore_ascii_case(name),
-        DomainPattern::Below(name) => {
-            let domain = domain.to_ascii_lowercase();
-            let head = domain.strip_suffix(&name.to_ascii_lowercase());
-            head.is_some_and(|head| head.len() > 1 && head.ends_with('.'))
-        }
-    }
+    config.identities.iter().find(|identity| identity.domains.iter().any(|pattern| pattern.holds(domain)))
 }
 
 #[cfg(test)]

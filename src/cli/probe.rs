@@ -77,11 +77,31 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
 
 fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
     let accepted = format!("{jid} has not accepted {}; run: webpresence subscribe {jid}", identity.jid);
+    let unless = "or there is no such user: the server does not tell";
     match why {
         Why::Pending => format!("{jid} has been asked and has not accepted {} yet", identity.jid),
         Why::NotFound => format!("{} knows no such address", jid.domain()),
-        Why::Silence(_) => format!("{accepted} (the server said nothing, which also means that there is no such user)"),
-        _ => format!("{accepted} (or there is no such user: the server does not tell)"),
+        Why::Silence(kind) | Why::NoConsent(kind) => {
+            let shortcut = shortcut(jid, identity, kind).map(|way| format!("\n  {way}")).unwrap_or_default();
+            format!("{accepted} ({unless}){shortcut}")
+        }
+        _ => format!("{accepted} ({unless})"),
+    }
+}
+
+/// How the admin of that server gives consent for his users without their doing.
+fn shortcut(jid: &BareJid, identity: &Identity, kind: ServerKind) -> Option<String> {
+    let user = jid.node()?.as_str();
+    let (domain, us) = (jid.domain(), &identity.jid);
+    let (name, host) = (us.node().map(|node| node.as_str()).unwrap_or_default(), us.domain());
+    match kind {
+        ServerKind::Ejabberd => {
+            Some(format!("or as its admin: ejabberdctl add_rosteritem {user} {domain} \"{name}\" {host} Web Web from"))
+        }
+        ServerKind::Prosody => Some(format!(
+            "or as its admin: mod_groups, with {us} and {jid} in one group of its groups_file, then a restart"
+        )),
+        ServerKind::Openfire | ServerKind::Other => None,
     }
 }
 
@@ -91,10 +111,11 @@ fn grounds(why: Why) -> &'static str {
         Why::SaidOffline => " (the server said so)",
         Why::LastActivity => " (by last activity, XEP-0012)",
         Why::Silence(ServerKind::Openfire) => " (Openfire says nothing about people who are offline)",
-        Why::Silence(_) => " (the server said nothing, and this person has consented before)",
+        Why::Silence(_) => " (the server said nothing, and this person has consented)",
         Why::Service => " (a server, component or room that answered)",
         Why::NotRunning => " (nothing is connected under this name)",
-        Why::Refused | Why::Pending | Why::NoConsent | Why::NotFound => "",
+        Why::NoOtherClient => " (the account that asks, and no other client of it is connected)",
+        Why::Refused | Why::Pending | Why::NoConsent(_) | Why::NotFound => "",
     }
 }
 

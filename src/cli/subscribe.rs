@@ -30,6 +30,7 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
                     Ok(Consent::Asked) => {
                         writeln!(out, "{jid}: asked; has to accept {} in an XMPP client", identity.jid)?;
                     }
+                    Ok(Consent::Returned) => writeln!(out, "{jid}: is no longer seen by {}", identity.jid)?,
                     Ok(Consent::Refused) => writeln!(out, "{jid}: has refused {}", identity.jid)?,
                     Err(unasked) => writeln!(out, "{jid}: not asked: {}", unasked.failure)?,
                 }

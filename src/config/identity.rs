@@ -57,6 +57,8 @@ impl Reader {
         let linger = self.linger(xmpp);
         let server = self.choice_or_default(xmpp, const { key(Section::Xmpp, "server") });
         let rule = self.choice_or_default(xmpp, const { key(Section::Xmpp, "resource") });
+        let visible = self.or_default(xmpp, const { key(Section::Xmpp, "visible") }, values::yes_no);
+        let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
         self.choice_or_default(xmpp, const { key(Section::Xmpp, "tls") });
         let (visibility, domains) = self.access(access, jid.as_ref());
 
@@ -78,6 +80,8 @@ impl Reader {
             timeout: Duration::from_secs(timeout),
             linger,
             server: server_kind(server),
+            visible,
+            accept_subscriptions: accept.ok().flatten().unwrap_or(is_component),
             rule: if rule == "highest-priority" { Rule::HighestPriority } else { Rule::MostAvailable },
             visibility,
             domains,

@@ -101,6 +101,22 @@ pub const KEYS: &[Key] = &[
         "Which of several clients speaks for a person.",
     ),
     row(
+        Xmpp,
+        "visible",
+        Kind::YesNo,
+        Value("no"),
+        "For somebody's own account: whether it may show itself to its contacts as one more client, where the server \
+         tells it about its other clients no other way.",
+    ),
+    row(
+        Xmpp,
+        "accept_subscriptions",
+        Kind::YesNo,
+        Otherwise { says: "yes for a component, no for an account", sample: "yes" },
+        "Whether people of the [access] domains who add this identity to their contacts are let in and asked back: so \
+         they agree to be shown. For an account that serves nothing else; its owner's contacts are his own to choose.",
+    ),
+    row(
         Access,
         "visibility",
         Kind::Choice(&["subscribers", "anyone"]),

@@ -74,6 +74,10 @@ pub struct Identity {
     pub linger: Option<Duration>,
     /// `None` is `auto`.
     pub server: Option<ServerKind>,
+    /// An account may show itself to its contacts, as one more client, where it is asked about itself.
+    pub visible: bool,
+    /// People who add the identity to their contacts are let in and asked back.
+    pub accept_subscriptions: bool,
     pub rule: Rule,
     pub visibility: Visibility,
     /// Whose presence may be asked for; the first plain name is the home domain.
@@ -146,6 +150,19 @@ pub enum DomainPattern {
     Exactly(String),
     /// `*.example.com`
     Below(String),
+}
+
+impl DomainPattern {
+    pub fn holds(&self, domain: &str) -> bool {
+        match self {
+            DomainPattern::Exactly(name) => domain.eq_ignore_ascii_case(name),
+            DomainPattern::Below(name) => {
+                let domain = domain.to_ascii_lowercase();
+                let head = domain.strip_suffix(&name.to_ascii_lowercase());
+                head.is_some_and(|head| head.len() > 1 && head.ends_with('.'))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

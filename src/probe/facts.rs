@@ -12,6 +12,8 @@ use crate::config::ServerKind;
 
 /// How long an answer proves that somebody consented.
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
+/// How long a domain that our server could not reach is not asked about.
+const UNREACHABLE: Duration = Duration::from_secs(30);
 /// Facts of one sort that are kept; over it the sort starts anew.
 const LIMIT: usize = 10_000;
 /// Of what is written down: what another form says is not understood, and forgotten.
@@ -22,6 +24,8 @@ const VERSION: u32 = 1;
 pub struct Facts {
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, Instant>,
+    /// Domains that our server could not reach, until when that is believed.
+    unreachable: HashMap<String, Instant>,
 }
 
 /// What is known about the server of one domain.
@@ -29,6 +33,10 @@ pub struct Facts {
 #[serde(default)]
 pub struct Server {
     pub kind: Option<ServerKind>,
+    /// It answers an account only once that has sent an initial presence.
+    pub wants_presence: bool,
+    /// It lets us read the rosters of its users (XEP-0356).
+    pub roster: bool,
 }
 
 /// The form in which facts are written down. Times are seconds since 1970.
@@ -50,7 +58,7 @@ impl Facts {
             let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
             now.checked_sub(ago).map(|at| (jid, at))
         };
-        Facts { servers, consents: consents.into_iter().filter_map(seen).collect() }
+        Facts { servers, consents: consents.into_iter().filter_map(seen).collect(), ..Facts::default() }
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
@@ -71,6 +79,21 @@ impl Facts {
             self.servers.clear();
         }
         self.servers.entry(domain.to_owned()).or_default()
+    }
+
+    /// Our server could not reach this domain a moment ago.
+    pub fn is_unreachable(&self, domain: &str, now: Instant) -> bool {
+        self.unreachable.get(domain).is_some_and(|until| now < *until)
+    }
+
+    pub fn learn_unreachable(&mut self, domain: &str, now: Instant) {
+        if self.unreachable.len() >= LIMIT {
+            self.unreachable.clear();
+        }
+        // What was said from memory prolongs nothing.
+        if !self.is_unreachable(domain, now) {
+            self.unreachable.insert(domain.to_owned(), now + UNREACHABLE);
+        }
     }
 
     /// Somebody was seen, within a day, and has not refused since.
@@ -142,5 +165,15 @@ mod tests {
         }
         let other = whole.replace("\"version\":1", "\"version\":2");
         assert_eq!(Facts::read(&other, now, 7).server("example.com"), Server::default());
+    }
+
+    #[test]
+    fn a_domain_out_of_reach_is_tried_again_after_a_while() {
+        let (mut facts, now) = (Facts::default(), Instant::now());
+        assert!(!facts.is_unreachable("far.example", now));
+        facts.learn_unreachable("far.example", now);
+        facts.learn_unreachable("far.example", now + UNREACHABLE / 2);
+        assert!(facts.is_unreachable("far.example", now + UNREACHABLE - Duration::from_millis(1)));
+        assert!(!facts.is_unreachable("far.example", now + UNREACHABLE));
     }
 }

@@ -68,6 +68,17 @@ impl Last {
     }
 }
 
+/// What `disco#info` said the target is (XEP-0030).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// A person's account. Its server says so only to those who have consent (XEP-0030, 8).
+    Account,
+    /// A component, server or room.
+    Service,
+    /// What came says neither.
+    Unclear,
+}
+
 /// Which of the IQs sent along with the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
@@ -77,6 +88,8 @@ pub enum Slot {
     Home,
     Last,
     Info,
+    /// The person's roster, by XEP-0356.
+    Roster,
 }
 
 /// What is known from elsewhere when an inquiry is judged.
@@ -111,8 +124,9 @@ pub struct Inquiry {
     pub ping: Reply<()>,
     pub home: Reply<()>,
     pub last: Reply<Last>,
-    /// The result holds whether the target is something else than a person's account.
-    pub info: Reply<bool>,
+    pub info: Reply<Sort>,
+    /// The result holds whether the person lets us see him.
+    pub roster: Reply<bool>,
     /// When the last piece of evidence came in.
     heard: Option<Instant>,
     /// When the first sign of life came in.
@@ -135,9 +149,15 @@ impl Inquiry {
             home: Reply::NotAsked,
             last: Reply::NotAsked,
             info: Reply::NotAsked,
+            roster: Reply::NotAsked,
             heard: None,
             alive: None,
         }
+    }
+
+    /// Nothing has been heard: the same question is put anew.
+    pub fn begin_again(&mut self) {
+        *self = Inquiry::new(self.jid.clone(), self.own_host, self.until);
     }
 
     /// A person has an account somewhere; everything else (component, server) is a host.
@@ -205,6 +225,12 @@ impl Inquiry {
         self.refused |= condition == Condition::Forbidden && self.is_person();
     }
 
+    /// The person's roster came back: `None` where it cannot be read.
+    pub fn listed(&mut self, lets_us_see: Option<bool>, now: Instant) {
+        self.sign(now);
+        self.roster.take(lets_us_see.ok_or(Condition::Other));
+    }
+
     /// An IQ of ours came back.
     pub fn reply(&mut self, slot: Slot, outcome: Result<Option<&Element>, Condition>, now: Instant) {
         self.sign(now);
@@ -212,7 +238,9 @@ impl Inquiry {
             Slot::Ping => self.ping.take(outcome.map(drop)),
             Slot::Home => self.home.take(outcome.map(drop)),
             Slot::Last => self.last.take(outcome.map(last)),
-            Slot::Info => self.info.take(outcome.map(|payload| payload.is_some_and(is_service))),
+            Slot::Info => self.info.take(outcome.map(|payload| payload.map_or(Sort::Unclear, sort))),
+            // See `listed`: whoever knows who we are reads it.
+            Slot::Roster => {}
         }
     }
 
@@ -233,7 +261,8 @@ impl Inquiry {
 
     /// True once the server itself has shown that this person lets us see him.
     pub fn proves_consent(&self) -> bool {
-        self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())
+        let shown = !self.resources.is_empty() || self.last.is_result() || self.info == Reply::Result(Sort::Account);
+        self.is_person() && !self.refused && shown
     }
 
     /// The answer, or when to judge again.
@@ -255,7 +284,8 @@ impl Inquiry {
 
     /// Until when more evidence is worth waiting for.
     fn wait(&self, here: Circumstances) -> Instant {
-        let awaited = self.last.is_awaited() || self.info.is_awaited() || self.ping.is_awaited();
+        let person = self.last.is_awaited() || self.roster.is_awaited();
+        let awaited = person || self.info.is_awaited() || self.ping.is_awaited();
         let home = self.home.is_awaited() && !self.is_person();
         let settled = !awaited && !home && here.kind.is_some();
         let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
@@ -299,7 +329,7 @@ impl Inquiry {
         if self.unreachable() {
             return self.not_reached();
         }
-        if self.info == Reply::Result(true) {
+        if self.info == Reply::Result(Sort::Service) {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
         }
         match &self.last {
@@ -322,8 +352,12 @@ impl Inquiry {
             // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
             ServerKind::Openfire if here.heeded => offline(),
             ServerKind::Openfire => Err(Failure::NotHeeded),
-            _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent),
+            _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent(kind)),
             ServerKind::Prosody => no(Why::Silence(kind)),
+            _ if self.roster == Reply::Result(false) => no(Why::NoConsent(kind)),
+            _ if self.roster == Reply::Result(true) || self.info == Reply::Result(Sort::Account) => offline(),
+            // XEP-0030, 8: ejabberd answers it to those who have consent, and to nobody else.
+            ServerKind::Ejabberd if matches!(self.info, Reply::Error(_)) => no(Why::NoConsent(kind)),
             _ if here.consented => offline(),
             _ => no(Why::Silence(kind)),
         }
@@ -383,9 +417,13 @@ fn last(payload: Option<&Element>) -> Last {
 }
 
 /// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
-fn is_service(payload: &Element) -> bool {
-    let info = DiscoInfoResult::try_from(payload.clone());
-    info.is_ok_and(|info| !info.identities.is_empty() && info.identities.iter().all(|i| i.category != "account"))
+fn sort(payload: &Element) -> Sort {
+    let info = DiscoInfoResult::try_from(payload.clone()).map(|info| info.identities).unwrap_or_default();
+    match info.as_slice() {
+        [] => Sort::Unclear,
+        identities if identities.iter().any(|identity| identity.category == "account") => Sort::Account,
+        _ => Sort::Service,
+    }
 }
 
 #[cfg(test)]
@@ -409,6 +447,7 @@ mod tests {
         NoLast(Condition),
         Info(&'static str),
         NoInfo(Condition),
+        Roster(bool),
     }
     use Came::*;
 
@@ -446,6 +485,10 @@ mod tests {
                 NoLast(condition) => inquiry.reply(Slot::Last, Err(condition), now),
                 Info(category) => inquiry.reply(Slot::Info, Ok(Some(&info(category))), now),
                 NoInfo(condition) => inquiry.reply(Slot::Info, Err(condition), now),
+                Roster(lets_us_see) => {
+                    inquiry.roster = Reply::Awaited;
+                    inquiry.listed(Some(lets_us_see), now);
+                }
             }
         }
     }
@@ -527,12 +570,27 @@ mod tests {
 
     #[test]
     fn silence_is_offline_only_where_consent_is_known() {
+        use ServerKind::{Ejabberd, Other, Prosody};
+        use State::{Forbidden, Offline};
         let silent = [NoLast(Condition::Other), NoInfo(Condition::Other), Pong];
-        let kind = Some(ServerKind::Ejabberd);
-        assert_eq!(judge("bob@example.com", kind, true, &silent), Ok((State::Offline, String::new(), 200)));
-        assert_eq!(judge("bob@example.com", kind, false, &silent), Ok((State::Forbidden, String::new(), 200)));
-        let kind = Some(ServerKind::Prosody);
-        assert_eq!(judge("bob@example.com", kind, true, &silent), Ok((State::Forbidden, String::new(), 0)));
+        let known = [NoLast(Condition::Other), Info("account"), Pong];
+        let listed = [NoLast(Condition::Other), NoInfo(Condition::Other), Roster(true), Pong];
+        let unlisted = [NoLast(Condition::Other), NoInfo(Condition::Other), Roster(false), Pong];
+        for (kind, consented, evidence, state, after_ms) in [
+            (Other, true, &silent[..], Offline, 200),
+            (Other, false, &silent, Forbidden, 200),
+            // ejabberd has just said that the consent of yesterday is gone, or that he has blocked us.
+            (Ejabberd, true, &silent, Forbidden, 200),
+            (Ejabberd, false, &known, Offline, 200),
+            (Other, false, &known, Offline, 200),
+            (Ejabberd, false, &listed, Offline, 200),
+            (Ejabberd, true, &unlisted, Forbidden, 200),
+            (Prosody, true, &silent, Forbidden, 0),
+            (Prosody, true, &listed, Forbidden, 0),
+        ] {
+            let outcome = judge("bob@example.com", Some(kind), consented, evidence);
+            assert_eq!(outcome, Ok((state, String::new(), after_ms)), "{kind:?} {consented} {evidence:?}");
+        }
     }
 
     #[test]

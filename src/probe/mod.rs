@@ -6,12 +6,15 @@ pub mod connect;
 pub mod dns;
 pub mod errands;
 pub mod facts;
+pub mod guests;
 pub mod inquiry;
 pub mod lease;
 pub mod login;
+pub mod own;
 pub mod pending;
 pub mod prober;
 pub mod refused;
+pub mod requests;
 pub mod scram;
 pub mod session;
 pub mod stanza;
@@ -19,11 +22,15 @@ pub mod steps;
 pub mod stream;
 mod talk;
 pub mod tls;
+pub mod watch;
 
 use std::fmt;
 
+use jid::BareJid;
+
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource};
+use guests::Order;
 use login::LoginFault;
 use stream::Fault;
 
@@ -52,14 +59,16 @@ pub enum Why {
     Refused,
     /// Our request for consent is out, and nobody has answered it.
     Pending,
-    /// XEP-0012 said that we may not see this person, and no presence came.
-    NoConsent,
+    /// XEP-0012, XEP-0030 or his roster said that we may not see this person, and no presence came.
+    NoConsent(ServerKind),
     /// There is no such address.
     NotFound,
     /// A component, server or room that answered.
     Service,
     /// A component or server of ours that is not running.
     NotRunning,
+    /// The account that asks is the person, and no other client of it is connected.
+    NoOtherClient,
 }
 
 /// What became of a request for consent.
@@ -71,6 +80,21 @@ pub enum Consent {
     Asked,
     /// The person does not want it.
     Refused,
+    /// Given back: we no longer see this person.
+    Returned,
+}
+
+/// What somebody did without being asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// He added us to his contacts, which is an offer to be shown.
+    Offer(BareJid),
+    /// He told us how he wants to be shown.
+    Order(BareJid, Order),
+    /// He lets us see him.
+    Consented(BareJid),
+    /// He is something else than he was; forbidden, if he no longer lets us see him.
+    Changed(BareJid, Presence),
 }
 
 /// Why nothing could be learned, by whose fault.
@@ -104,6 +128,8 @@ pub enum Failure {
     Silent,
     /// The server answers no probes of an account that shows itself to nobody.
     NotHeeded,
+    /// The server tells an account about its own clients only if it appears as one of them.
+    Hidden,
     /// Another process holds the session of this identity.
     Busy,
     /// The server of the person asked about cannot be reached from ours.
@@ -132,6 +158,9 @@ impl fmt::Display for Failure {
             Failure::NotHeeded => {
                 f.write_str("this server tells an account nothing unless it shows itself; use a component instead")
             }
+            Failure::Hidden => {
+                f.write_str("the server shows an account its own clients only if it appears as one: visible = yes")
+            }
             Failure::Busy => f.write_str("another process on this machine holds the session"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
         }
@@ -148,6 +177,9 @@ pub(crate) mod ns {
     pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
     pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
     pub const LAST: &str = "jabber:iq:last";
+    pub const ROSTER: &str = "jabber:iq:roster";
+    /// XEP-0356: Prosody speaks the newer version, ejabberd 23 the older.
+    pub const PRIVILEGES: [&str; 2] = ["urn:xmpp:privilege:2", "urn:xmpp:privilege:1"];
     pub const DELAY: &str = "urn:xmpp:delay";
     pub const OLD_DELAY: &str = "jabber:x:delay";
 }

@@ -130,6 +130,16 @@ impl Session {
         self.errands.subscribe(id, jid, until);
     }
 
+    /// Gives consent back: `id` comes back when the server has it.
+    pub fn unsubscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.unsubscribe(id, jid, until);
+    }
+
+    /// What was put, and what people sent by themselves.
+    pub fn errands(&mut self) -> &mut Errands {
+        &mut self.errands
+    }
+
     /// True once the server has taken our name and password.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
@@ -146,7 +156,7 @@ impl Session {
     /// What to do now.
     pub fn step(&mut self, now: Instant) -> Step {
         if matches!(self.state, State::Handshake | State::Bind | State::Open) {
-            self.errands.write(&mut self.out);
+            self.errands.write(&mut self.out, now);
         }
         if !self.out.is_empty() {
             return Step::Send(mem::take(&mut self.out).into_bytes());
@@ -293,6 +303,10 @@ impl Session {
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
+        // An account's own presence comes back to it.
+        if element.is("presence", ns::CLIENT) && element.attr("to").is_some_and(|to| element.attr("from") == Some(to)) {
+            return;
+        }
         let address = match element.attr("to").map(Jid::new) {
             None => Address::Ours,
             Some(Ok(to)) if to.to_bare() != self.jid => return,

@@ -6,7 +6,7 @@ use jid::{BareJid, FullJid, Jid};
 use rxml::{Namespace, NcName};
 use xmpp_parsers::bind::BindQuery;
 use xmpp_parsers::date::DateTime;
-use xmpp_parsers::disco::DiscoInfoQuery;
+use xmpp_parsers::disco::{DiscoInfoQuery, DiscoItemsQuery};
 use xmpp_parsers::iq::Iq;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::ping::Ping;
@@ -27,6 +27,10 @@ pub enum Query {
     Info,
     /// XEP-0012.
     Last,
+    /// RFC 6121, 2.1.3: one's own contacts, or with XEP-0356 somebody's.
+    Roster,
+    /// XEP-0030: to one's own bare address, some servers tell which clients are connected.
+    Items,
 }
 
 impl Query {
@@ -36,6 +40,8 @@ impl Query {
             Query::Version => VersionQuery.into(),
             Query::Info => DiscoInfoQuery { node: None }.into(),
             Query::Last => Element::bare("query", ns::LAST),
+            Query::Roster => Element::bare("query", ns::ROSTER),
+            Query::Items => DiscoItemsQuery { node: None, rsm: None }.into(),
         }
     }
 }
@@ -48,32 +54,45 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub fn probe(&self, to: &BareJid) -> String {
-        wire(self.presence("probe", self.from.clone().map(Jid::from), to))
+    pub fn probe(&self, to: &Jid) -> String {
+        wire(presence("probe", self.from.clone().map(Jid::from), to))
     }
 
     pub fn subscribe(&self, to: &BareJid, why: &str) -> String {
-        // Consent is given to the bare address (RFC 6121, 3.1.1).
-        let mut stanza = self.presence("subscribe", self.from.as_ref().map(|from| from.to_bare().into()), to);
+        let mut stanza = self.about_consent("subscribe", to);
         let mut status = Element::bare("status", ns::CLIENT);
         status.append_text(why);
         stanza.append_child(status);
         wire(stanza)
     }
 
-    /// Not the type of xmpp-parsers: that one always writes a `<priority/>`.
-    fn presence(&self, kind: &str, from: Option<Jid>, to: &BareJid) -> Element {
-        let mut stanza = Element::bare("presence", ns::CLIENT);
-        let mut set = |name: &str, value: String| {
-            let name = NcName::try_from(name).expect("the three names below are XML names");
-            stanza.set_attr(Namespace::NONE, name, value);
-        };
-        if let Some(from) = from {
-            set("from", from.to_string());
-        }
-        set("to", to.to_string());
-        set("type", kind.to_owned());
-        stanza
+    /// We no longer want to see this person.
+    pub fn unsubscribe(&self, to: &BareJid) -> String {
+        wire(self.about_consent("unsubscribe", to))
+    }
+
+    /// This person may see us.
+    pub fn subscribed(&self, to: &BareJid) -> String {
+        wire(self.about_consent("subscribed", to))
+    }
+
+    /// This person no longer wants to see us, or may not.
+    pub fn unsubscribed(&self, to: &BareJid) -> String {
+        wire(self.about_consent("unsubscribed", to))
+    }
+
+    /// Consent is given to the bare address (RFC 6121, 3.1.1).
+    fn about_consent(&self, kind: &str, to: &BareJid) -> Element {
+        presence(kind, self.from.as_ref().map(|from| from.to_bare().into()), &to.clone().into())
+    }
+
+    pub fn message(&self, to: &BareJid, text: &str) -> String {
+        let mut stanza = Element::bare("message", ns::CLIENT);
+        address(&mut stanza, "chat", self.from.as_ref().map(|from| from.to_bare().into()), &to.clone().into());
+        let mut body = Element::bare("body", ns::CLIENT);
+        body.append_text(text);
+        stanza.append_child(body);
+        wire(stanza)
     }
 
     pub fn query(&self, to: &BareJid, id: &str, query: Query) -> String {
@@ -91,6 +110,28 @@ impl Sender {
         let error = StanzaError { texts: Default::default(), ..error };
         wire(Iq::Error { from, to, id, error, payload: None })
     }
+}
+
+/// What makes an account visible, with a priority that draws no messages (RFC 6121, 4.2.1).
+pub const INITIAL_PRESENCE: &str = "<presence><priority>-1</priority></presence>";
+
+/// Not the type of xmpp-parsers: that one always writes a `<priority/>`.
+fn presence(kind: &str, from: Option<Jid>, to: &Jid) -> Element {
+    let mut stanza = Element::bare("presence", ns::CLIENT);
+    address(&mut stanza, kind, from, to);
+    stanza
+}
+
+fn address(stanza: &mut Element, kind: &str, from: Option<Jid>, to: &Jid) {
+    let mut set = |name: &str, value: String| {
+        let name = NcName::try_from(name).expect("the three names below are XML names");
+        stanza.set_attr(Namespace::NONE, name, value);
+    };
+    if let Some(from) = from {
+        set("from", from.to_string());
+    }
+    set("to", to.to_string());
+    set("type", kind.to_owned());
 }
 
 /// The request for a resource of the server's choice (RFC 6120, 7).
@@ -114,13 +155,21 @@ pub enum Heard {
     Unsubscribed { from: Jid },
     /// `subscribed`: consent given.
     Subscribed { from: Jid },
+    /// `subscribe`: somebody wants to see us.
+    Subscribe { from: Jid },
+    /// `unsubscribe`: somebody no longer wants to see us.
+    Unsubscribe { from: Jid },
+    /// Words from one person to another.
+    Message { from: Jid, body: String },
+    /// XEP-0356: whether this server lets us read the rosters of its users.
+    Privilege { from: Jid, roster: bool },
     /// A presence that came back.
     PresenceError { from: Jid, condition: Condition },
     /// The answer to an IQ of ours.
     Reply { from: Option<Jid>, id: String, outcome: Result<Option<Element>, Condition> },
     /// An IQ that wants an answer.
     Request { from: Option<Jid>, id: String, payload: Element },
-    /// Messages, probes, requests for our presence, and what cannot be read.
+    /// Probes, groups' and servers' messages, and what cannot be read.
     Other,
 }
 
@@ -156,15 +205,38 @@ pub fn hear(stanza: Element) -> Heard {
     if stanza.is("iq", ns::CLIENT) {
         return hear_iq(&stanza, from);
     }
-    let Some(from) = from.filter(|_| stanza.is("presence", ns::CLIENT)) else { return Heard::Other };
+    let Some(from) = from else { return Heard::Other };
+    if stanza.is("message", ns::CLIENT) {
+        return hear_message(&stanza, from);
+    }
+    if !stanza.is("presence", ns::CLIENT) {
+        return Heard::Other;
+    }
     // The type wins over the children: jabberd2 leaves an old <show/> in an unavailable presence.
     match stanza.attr("type") {
         None => Heard::Available { resource: resource(&stanza, &from), from },
         Some("unavailable") => Heard::Unavailable { texts: texts(&stanza), from },
         Some("unsubscribed") => Heard::Unsubscribed { from },
         Some("subscribed") => Heard::Subscribed { from },
+        Some("subscribe") => Heard::Subscribe { from },
+        Some("unsubscribe") => Heard::Unsubscribe { from },
         Some("error") => Heard::PresenceError { condition: Condition::of(&stanza), from },
         Some(_) => Heard::Other,
+    }
+}
+
+fn hear_message(stanza: &Element, from: Jid) -> Heard {
+    // One of each version of XEP-0356.
+    let privilege = ns::PRIVILEGES.iter().find_map(|namespace| stanza.get_child("privilege", *namespace));
+    if let Some(privilege) = privilege {
+        let roster = privilege.children().filter(|perm| perm.name() == "perm" && perm.attr("access") == Some("roster"));
+        let roster = roster.filter_map(|perm| perm.attr("type")).any(|kind| matches!(kind, "get" | "both"));
+        return Heard::Privilege { from, roster };
+    }
+    let body = stanza.get_child("body", ns::CLIENT).map(Element::text);
+    match (stanza.attr("type"), body) {
+        (None | Some("chat" | "normal"), Some(body)) => Heard::Message { from, body },
+        _ => Heard::Other,
     }
 }
 
@@ -256,12 +328,22 @@ mod tests {
         let account = Sender { from: None };
         let bob = bare("bob@example.com");
         for (stanza, expected) in [
-            (component.probe(&bob), "<presence from='p.example.com/r' to='bob@example.com' type='probe'/>"),
+            (
+                component.probe(&bob.clone().into()),
+                "<presence from='p.example.com/r' to='bob@example.com' type='probe'/>",
+            ),
             (
                 component.subscribe(&bob, "Hi"),
                 "<presence from='p.example.com' to='bob@example.com' type='subscribe'><status>Hi</status></presence>",
             ),
-            (account.probe(&bob), "<presence to='bob@example.com' type='probe'/>"),
+            (account.probe(&jid("bob@example.com/home")), "<presence to='bob@example.com/home' type='probe'/>"),
+            (component.subscribed(&bob), "<presence from='p.example.com' to='bob@example.com' type='subscribed'/>"),
+            (account.unsubscribed(&bob), "<presence to='bob@example.com' type='unsubscribed'/>"),
+            (account.unsubscribe(&bob), "<presence to='bob@example.com' type='unsubscribe'/>"),
+            (
+                component.message(&bob, "a < b"),
+                "<message from='p.example.com' to='bob@example.com' type='chat'><body>a &lt; b</body></message>",
+            ),
             (
                 account.subscribe(&bob, "For <web>"),
                 "<presence to='bob@example.com' type='subscribe'><status>For &lt;web&gt;</status></presence>",
@@ -365,9 +447,11 @@ mod tests {
     #[test]
     fn what_does_not_concern_us_is_passed_over() {
         for xml in [
-            "<message from='a@b'><body>hi</body></message>",
+            "<message from='a@b' type='groupchat'><body>hi</body></message>",
+            "<message from='a@b' type='error'><body>hi</body></message>",
+            "<message from='a@b'><subject>hi</subject></message>",
+            "<message type='chat'><body>hi</body></message>",
             "<presence from='a@b' type='probe'/>",
-            "<presence from='a@b' type='subscribe'/>",
             "<presence from='a@b' type='odd'/>",
             "<presence type='unavailable'/>",
             "<presence from='@@'/>",
@@ -377,6 +461,35 @@ mod tests {
             "<unheard of='it'/>",
         ] {
             assert_eq!(read(xml), Heard::Other, "{xml}");
+        }
+    }
+
+    #[test]
+    fn what_people_want_of_us() {
+        let from = jid("a@b/c");
+        for (xml, expected) in [
+            ("<presence from='a@b/c' type='subscribe'/>", Heard::Subscribe { from: from.clone() }),
+            ("<presence from='a@b/c' type='unsubscribe'/>", Heard::Unsubscribe { from: from.clone() }),
+            (
+                "<message from='a@b/c' type='chat'><body>off</body><body xml:lang='de'>aus</body></message>",
+                Heard::Message { from: from.clone(), body: "off".into() },
+            ),
+        ] {
+            assert_eq!(read(xml), expected);
+        }
+    }
+
+    #[test]
+    fn privileges_are_noticed() {
+        for (version, perms, roster) in [
+            (2, "<perm type='get' access='roster'/><perm type='roster' access='presence'/>", true),
+            (1, "<perm type='both' access='roster'/>", true),
+            (1, "<perm type='none' access='roster'/><perm type='none' access='message'/>", false),
+            (2, "<perm type='roster' access='presence'/>", false),
+        ] {
+            let privilege = format!("<privilege xmlns='urn:xmpp:privilege:{version}'>{perms}</privilege>");
+            let heard = read(&format!("<message from='b' to='p.b'>{privilege}</message>"));
+            assert_eq!(heard, Heard::Privilege { from: jid("b"), roster });
         }
     }
 }

@@ -11,7 +11,7 @@ use webpresence::presence::{Rule, State, Texts};
 use webpresence::probe::facts::Facts;
 use webpresence::probe::login::Bindings;
 use webpresence::probe::session::{Session, Step};
-use webpresence::probe::{Answer, Failure};
+use webpresence::probe::{Answer, Event, Failure};
 
 /// How long a question may take, by the fake clock.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -75,7 +75,8 @@ impl Replay {
                     }
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
-                "ask" | "ask-pending" | "subscribe" => replay.put(line),
+                "ask" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
+                "appear" | "welcome" | "ask-back" | "say" => replay.order(line),
                 "after" => {
                     replay.act(&mut account);
                     replay.pass(milliseconds(line));
@@ -108,6 +109,8 @@ impl Replay {
         for known in script.lines().filter_map(|line| line.strip_prefix("known: ")) {
             match known.split_once(' ').expect("a fact") {
                 ("consent", jid) => facts.learn_consent(&bare(jid), now),
+                (domain, "roster") => facts.server_mut(domain).roster = true,
+                (domain, "wants-presence") => facts.server_mut(domain).wants_presence = true,
                 (domain, kind) => facts.server_mut(domain).kind = server(kind),
             }
         }
@@ -143,7 +146,20 @@ impl Replay {
         match words[0] {
             "ask" => self.session.ask(id, jid, until),
             "ask-pending" => self.session.ask_pending(id, jid, until),
+            "unsubscribe" => self.session.unsubscribe(id, jid, until),
             _ => self.session.subscribe(id, jid, until),
+        }
+    }
+
+    /// What the holder of the session has it do, beside questions.
+    fn order(&mut self, line: &str) {
+        let (words, errands) = (line.splitn(3, ' ').collect::<Vec<_>>(), self.session.errands());
+        match words.as_slice() {
+            ["appear"] => errands.appear(),
+            ["welcome", jid] => errands.welcome(&bare(jid)),
+            ["ask-back", jid] => errands.ask_back(&bare(jid)),
+            ["say", jid, text] => errands.say(&bare(jid), text),
+            _ => panic!("{line}"),
         }
     }
 
@@ -198,6 +214,17 @@ impl Replay {
     }
 
     fn collect(&mut self) {
+        for event in self.session.errands().events() {
+            self.settled.push(match event {
+                Event::Offer(jid) => format!("event: offer {jid}\n"),
+                Event::Order(jid, order) => format!("event: order {jid} {order:?}\n"),
+                Event::Consented(jid) => format!("event: consented {jid}\n"),
+                Event::Changed(jid, p) => {
+                    let text = p.texts.choose(&[]).map(|text| format!(" {text:?}")).unwrap_or_default();
+                    format!("event: changed {jid} {}{text}\n", p.state.name())
+                }
+            });
+        }
         for (id, answer) in self.session.answers(self.now) {
             let until = self.settle(id, told(id, &answer));
             self.answers.push(Told { id, answer, at_deadline: self.now >= until });
@@ -236,6 +263,8 @@ impl Replay {
             self.say(account);
         }
         self.settled.sort();
+        // What is said twice means the same.
+        self.settled.dedup();
         account.push_str(&self.settled.concat());
         self.settled.clear();
     }
@@ -295,8 +324,17 @@ fn milliseconds(line: &str) -> Duration {
 
 /// The elements of one write. None of ours holds another of these names.
 fn elements(said: &str) -> impl Iterator<Item = &str> {
-    const NAMES: [&str; 7] =
-        ["<stream:stream ", "<presence ", "<iq ", "<handshake>", "<starttls ", "<auth ", "<response "];
+    const NAMES: [&str; 9] = [
+        "<stream:stream ",
+        "<presence>",
+        "<presence ",
+        "<message ",
+        "<iq ",
+        "<handshake>",
+        "<starttls ",
+        "<auth ",
+        "<response ",
+    ];
     let begins = |at: &usize| NAMES.iter().any(|name| said[*at..].starts_with(name));
     let starts: Vec<usize> = said.match_indices('<').map(|(at, _)| at).filter(begins).collect();
     assert_eq!(starts.first().copied().unwrap_or(0), 0, "{said}");
@@ -345,6 +383,8 @@ fn read_identity(line: &str) -> (Identity, String) {
         timeout: TIMEOUT,
         linger: None,
         server: None,
+        visible: false,
+        accept_subscriptions: true,
         rule: Rule::MostAvailable,
         visibility: Visibility::Anyone,
         domains: vec![DomainPattern::Exactly("example.com".into())],
@@ -354,6 +394,8 @@ fn read_identity(line: &str) -> (Identity, String) {
         match key {
             "password" => identity.password = Secret::new(value.into()),
             "nonce" => nonce = value.to_owned(),
+            "visible" => identity.visible = value == "yes",
+            "accept" => identity.accept_subscriptions = value == "yes",
             "verify" => identity.verify = value == "yes",
             "server" => identity.server = server(value),
             "home" => identity.domains = vec![DomainPattern::Exactly(value.into())],

@@ -1,0 +1,203 @@
+//! What comes in: each stanza goes to the questions it answers and to those who deal with what nobody asked for. What
+//! the holder of the session has to know or to do about it leaves as events.
+
+use std::collections::HashSet;
+
+use jid::{BareJid, Jid};
+use tokio::time::Instant;
+use xmpp_parsers::minidom::Element;
+use xmpp_parsers::version::VersionResult;
+
+use super::{Errands, Sent, Topic, domain_of};
+use crate::config::ServerKind;
+use crate::presence::{Presence, Resource, State, Texts};
+use crate::probe::guests::Order;
+use crate::probe::inquiry::{Inquiry, Slot};
+use crate::probe::stanza::{Condition, Heard, Query};
+use crate::probe::{Event, ns};
+
+/// To whom a stanza that reached us was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// To this very session.
+    Ours,
+    /// To our identity, whoever speaks for it.
+    Everybody,
+}
+
+impl Errands {
+    /// To whom `to` speaks; the bare JID is ours already.
+    pub fn address(&self, to: &Jid) -> Address {
+        match &self.sender.from {
+            Some(ours) if *to != *ours => Address::Everybody,
+            _ => Address::Ours,
+        }
+    }
+
+    /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
+    pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
+        match heard {
+            Heard::Available { from, resource } => self.available(&from.to_bare(), resource, address, now),
+            Heard::Unavailable { from, texts } => self.unavailable(&from, texts, now),
+            Heard::Subscribed { from } => self.subscribed(from.to_bare()),
+            Heard::Unsubscribed { from } => self.unsubscribed(from.to_bare(), now),
+            Heard::Subscribe { from } => {
+                let from = from.to_bare();
+                if self.accepts && self.guests.hears(&from, now) {
+                    self.events.push(Event::Offer(from));
+                }
+            }
+            // An account's server says it for us (RFC 6121, 3.3.3).
+            Heard::Unsubscribe { from } if self.spared.is_none() => {
+                out.push_str(&self.sender.unsubscribed(&from.to_bare()));
+            }
+            Heard::Message { from, body } => {
+                let from = from.to_bare();
+                if self.guests.hears(&from, now) {
+                    self.events.push(Event::Order(from, Order::read(&body)));
+                }
+            }
+            Heard::PresenceError { from, condition } => {
+                let bare = from.to_bare();
+                if condition == Condition::Unreachable {
+                    self.requests.lost(&bare);
+                }
+                self.about(&bare, |inquiry| inquiry.presence_error(condition, now));
+            }
+            // Only the server itself can grant it: rosters are its own.
+            Heard::Privilege { from, roster } if from.node().is_none() && self.is_own(from.domain().as_str()) => {
+                self.facts.server_mut(from.domain().as_str()).roster = roster;
+            }
+            Heard::Reply { from, id, outcome } => self.replied(from, &id, outcome, now),
+            Heard::Request { from, id, payload } => out.push_str(&self.sender.reply(from, id, &payload)),
+            Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Other => {}
+        }
+    }
+
+    fn available(&mut self, from: &BareJid, resource: Resource, address: Address, now: Instant) {
+        if *from == self.us {
+            self.clients.available(resource);
+            self.own.values_mut().for_each(|own| own.sign(now));
+            return;
+        }
+        self.about(from, |inquiry| match address {
+            Address::Everybody => inquiry.pushed(resource.clone(), now),
+            Address::Ours => inquiry.available(resource.clone(), now),
+        });
+        let changed = self.watch.available(from, resource);
+        self.events.extend(changed.map(|presence| Event::Changed(from.clone(), presence)));
+    }
+
+    fn unavailable(&mut self, from: &Jid, texts: Texts, now: Instant) {
+        let (bare, name) = (from.to_bare(), from.resource().map(|r| r.as_str()).unwrap_or_default());
+        if bare == self.us {
+            self.clients.unavailable(name, texts);
+            self.own.values_mut().for_each(|own| own.sign(now));
+            return;
+        }
+        // COMPAT: Prosody acknowledges a request for consent like this, even to somebody who does not exist.
+        if !(self.is_asked(&bare) && name.is_empty()) {
+            self.about(&bare, |inquiry| inquiry.unavailable(name, texts.clone(), now));
+        }
+        let changed = self.watch.unavailable(from, &texts);
+        self.events.extend(changed.map(|presence| Event::Changed(bare, presence)));
+    }
+
+    fn subscribed(&mut self, from: BareJid) {
+        self.requests.given(&from);
+        self.asked_back.remove(&from);
+        self.release(|inquiry| inquiry.jid == from);
+        self.events.push(Event::Consented(from));
+    }
+
+    fn unsubscribed(&mut self, from: BareJid, now: Instant) {
+        self.requests.refused(&from);
+        self.asked_back.remove(&from);
+        self.about(&from, |inquiry| inquiry.unsubscribed(now));
+        self.facts.forget_consent(&from);
+        self.watch.end(&from);
+        if from.node().is_some() {
+            self.events.push(Event::Changed(from, Presence::bare(State::Forbidden)));
+        }
+    }
+
+    /// COMPAT: an account's server answers for it without a `from` (RFC 6120, 8.1.2.1).
+    fn replied(&mut self, from: Option<Jid>, id: &str, outcome: Result<Option<Element>, Condition>, now: Instant) {
+        let ours = |to: &BareJid| from.is_none() && *to == self.us && self.spared.is_some();
+        let expected = |sent: &Sent| ours(&sent.to) || from.as_ref().is_some_and(|from| *from == sent.to);
+        if self.sent.get(id).is_some_and(expected)
+            && let Some(sent) = self.sent.remove(id)
+        {
+            self.reply(sent, outcome, now);
+        }
+    }
+
+    fn about(&mut self, jid: &BareJid, tell: impl Fn(&mut Inquiry)) {
+        self.inquiries.values_mut().filter(|inquiry| inquiry.jid == *jid).for_each(tell);
+    }
+
+    fn reply(&mut self, sent: Sent, outcome: Result<Option<Element>, Condition>, now: Instant) {
+        match sent.topic {
+            Topic::Slot(slot, ids) => {
+                let roster = outcome.as_ref().ok().and_then(Option::as_ref).map(|roster| lets_see(roster, &self.us));
+                for id in ids {
+                    if slot == Slot::Roster {
+                        self.inquiries.entry(id).and_modify(|inquiry| inquiry.listed(roster, now));
+                        continue;
+                    }
+                    let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
+                    self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
+                }
+                self.release(Inquiry::is_answered_by_info);
+            }
+            // Out of reach, it has not said what it is: it is asked again next time.
+            Topic::Version if outcome == Err(Condition::Unreachable) => {}
+            Topic::Version => {
+                let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
+                self.facts.server_mut(sent.to.as_str()).kind = Some(kind);
+                let harmless = self.kind(sent.to.as_str()) != Some(ServerKind::Prosody);
+                self.release(|inquiry| harmless && inquiry.jid.domain() == sent.to.domain());
+            }
+            Topic::Request(id) => self.requests.pong(id, outcome == Err(Condition::Unreachable), now),
+            Topic::Items(id) => self.listed(id, outcome.ok().flatten(), now),
+            Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
+            Topic::Contacts => self.contacts = outcome.ok().flatten().map(contacts_who_let_us_see),
+        }
+    }
+
+    /// The clients of our own account are known, if the server tells: each is asked by its full address.
+    fn listed(&mut self, id: u64, items: Option<Element>, now: Instant) {
+        let Some(own) = self.own.get_mut(&id) else { return };
+        let clients = own.listed(items.as_ref(), now);
+        if clients.is_empty() && !self.visible {
+            return;
+        }
+        if clients.is_empty() {
+            own.appears();
+            self.appear();
+        }
+        clients.iter().for_each(|client| self.unsent.push_str(&self.sender.probe(client)));
+        self.send(domain_of(&self.us), Query::Ping, Topic::Own(id));
+    }
+}
+
+/// Whether the owner of a roster lets us see him (RFC 6121, 2.1.2.5).
+fn lets_see(roster: &Element, us: &BareJid) -> bool {
+    let ours = |item: &Element| item.attr("jid").is_some_and(|jid| BareJid::new(jid).is_ok_and(|jid| jid == *us));
+    roster.children().any(|item| ours(item) && matches!(item.attr("subscription"), Some("from" | "both")))
+}
+
+/// The people of an account's own roster whom it may see (RFC 6121, 2.1.2.5).
+fn contacts_who_let_us_see(roster: Element) -> HashSet<BareJid> {
+    let seen = |item: &&Element| matches!(item.attr("subscription"), Some("to" | "both"));
+    let items = roster.children().filter(|item| item.is("item", ns::ROSTER)).filter(seen);
+    items.filter_map(|item| BareJid::new(item.attr("jid")?).ok()).collect()
+}
+
+/// Which software an answer to XEP-0092 names.
+fn software(payload: Element) -> ServerKind {
+    let name = VersionResult::try_from(payload).map(|version| version.name.to_lowercase()).unwrap_or_default();
+    let known =
+        [("prosody", ServerKind::Prosody), ("ejabberd", ServerKind::Ejabberd), ("openfire", ServerKind::Openfire)];
+    known.into_iter().find(|(word, _)| name.contains(word)).map_or(ServerKind::Other, |(_, kind)| kind)
+}

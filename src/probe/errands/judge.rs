@@ -1,0 +1,97 @@
+//! When the questions of a session are answered, what is learned from the answers, and what is to be put once more.
+
+use tokio::time::Instant;
+
+use super::{Errands, Topic, domain_of};
+use crate::config::ServerKind;
+use crate::presence::State;
+use crate::probe::inquiry::{Circumstances, Inquiry};
+use crate::probe::own::Own;
+use crate::probe::{Answer, Consent, Failure};
+
+impl Errands {
+    /// When the next answer may be ready without anything coming in.
+    pub fn next_judgement(&self, now: Instant) -> Option<Instant> {
+        let inquiries =
+            self.inquiries.values().map(|inquiry| match inquiry.verdict(self.circumstances(inquiry, now)) {
+                Ok(_) => now,
+                Err(later) => later,
+            });
+        let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
+        inquiries.chain(own).chain(self.requests.next(now)).min()
+    }
+
+    pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
+        let judged = |(id, inquiry): (&u64, &Inquiry)| {
+            let verdict = inquiry.verdict(self.circumstances(inquiry, now));
+            // With the next write the account appears, and asks again.
+            let again = verdict == Ok(Err(Failure::NotHeeded)) && !self.appeared;
+            verdict.ok().filter(|_| !again).map(|answer| (*id, answer))
+        };
+        let mut ready: Vec<_> = self.inquiries.iter().filter_map(judged).collect();
+        for (id, answer) in &ready {
+            let Some(inquiry) = self.inquiries.remove(id) else { continue };
+            self.pending.remove(id);
+            self.sent.retain(|_, sent| !sent.topic.forget(*id));
+            // A server that has not said in time what it is will be asked again.
+            let domain = domain_of(&inquiry.jid);
+            let overdue = inquiry.is_overdue(now);
+            self.sent.retain(|_, sent| !(overdue && sent.to == domain && matches!(sent.topic, Topic::Version)));
+            match answer {
+                Ok(answer) if answer.presence.state == State::Forbidden => {
+                    self.facts.forget_consent(&inquiry.jid);
+                    self.watch.end(&inquiry.jid);
+                }
+                Ok(answer) if inquiry.proves_consent() => {
+                    self.facts.learn_consent(&inquiry.jid, now);
+                    self.watch.begin(&inquiry.jid, &answer.resources);
+                }
+                Err(Failure::RemoteUnreachable) => {
+                    self.facts.learn_unreachable(inquiry.jid.domain().as_str(), now);
+                }
+                _ => {}
+            }
+        }
+        let verdict = |own: &Own| own.verdict(&self.clients, self.rule, now).ok();
+        let own: Vec<_> = self.own.iter().filter_map(|(id, own)| Some((*id, verdict(own)?))).collect();
+        for (id, answer) in own {
+            self.own.remove(&id);
+            ready.push((id, answer));
+        }
+        ready
+    }
+
+    pub fn consents(&mut self, now: Instant) -> Vec<(u64, Result<Consent, Failure>)> {
+        self.requests.settled(now)
+    }
+
+    fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
+        // A host's silence means the same on every server.
+        let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };
+        // COMPAT: Openfire and jabberd2 leave the probes of an account that shows itself to nobody unanswered.
+        let heeds = matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        let heeded = self.spared.is_none() || heeds || self.appeared;
+        let listed = self.contacts.as_ref().map(|contacts| contacts.contains(&inquiry.jid));
+        let consented = listed.unwrap_or_else(|| self.facts.consented(&inquiry.jid, now));
+        Circumstances { kind, heeded, consented, rule: self.rule, now }
+    }
+
+    /// COMPAT: Openfire and jabberd2 ignore the probes of an account that shows itself to nobody. Once one is seen to,
+    /// the account appears, here and in every later session, and the questions are put again.
+    pub(super) fn appear_where_nobody_heeds(&mut self, now: Instant) {
+        let unheeded = |(_, inquiry): &(&u64, &Inquiry)| {
+            inquiry.verdict(self.circumstances(inquiry, now)) == Ok(Err(Failure::NotHeeded))
+        };
+        let unheeded: Vec<u64> = self.inquiries.iter().filter(unheeded).map(|(id, _)| *id).collect();
+        if unheeded.is_empty() || self.appeared {
+            return;
+        }
+        self.facts.server_mut(self.home.as_str()).wants_presence = true;
+        self.appear();
+        for id in unheeded {
+            self.sent.retain(|_, sent| !sent.topic.forget(id));
+            self.inquiries.entry(id).and_modify(Inquiry::begin_again);
+            self.fresh.push(id);
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The questions of a session: written as stanzas, matched with what comes in, judged. A batch of questions is one
+//! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
+//! Here is what goes out; `hear` takes what comes in, `judge` decides when a question is answered.
+
+mod hear;
+mod judge;
+
+use std::collections::{HashMap, HashSet};
+
+use jid::BareJid;
+use tokio::time::Instant;
+
+pub use hear::Address;
+
+use super::Event;
+use super::facts::Facts;
+use super::guests::Guests;
+use super::inquiry::{Inquiry, Reply, Slot};
+use super::own::{Clients, Own};
+use super::requests::{Requests, Wish};
+use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender};
+use super::watch::Watch;
+use crate::config::{Identity, ServerKind};
+use crate::presence::Rule;
+
+/// What people read who are asked for their consent.
+const REQUEST: &str = "Shows on a web page whether you are there, and your status text.";
+
+/// An IQ of ours that is out.
+struct Sent {
+    to: BareJid,
+    topic: Topic,
+}
+
+enum Topic {
+    /// Part of these inquiries.
+    Slot(Slot, Vec<u64>),
+    /// Which software the domain runs.
+    Version,
+    /// The end of this request for consent.
+    Request(u64),
+    /// Which clients of our own account are connected.
+    Items(u64),
+    /// The end of the question about ourselves.
+    Own(u64),
+    /// An account's own contacts.
+    Contacts,
+}
+
+/// All that one session has to find out.
+pub struct Errands {
+    us: BareJid,
+    sender: Sender,
+    facts: Facts,
+    rule: Rule,
+    /// Our own server.
+    home: BareJid,
+    /// An account's own server, which must not be probed: Openfire drops the client that does.
+    spared: Option<BareJid>,
+    configured: Option<ServerKind>,
+    visible: bool,
+    /// Offers to be shown are taken.
+    accepts: bool,
+    /// An account's initial presence is out.
+    appeared: bool,
+    /// An account's contacts who let us see them, once they were asked for and came.
+    contacts: Option<HashSet<BareJid>>,
+    contacts_awaited: bool,
+    /// Put, but not written yet.
+    fresh: Vec<u64>,
+    /// About people whom we have asked for consent, and who may not be probed before they have given it.
+    pending: HashSet<u64>,
+    inquiries: HashMap<u64, Inquiry>,
+    own: HashMap<u64, Own>,
+    clients: Clients,
+    requests: Requests,
+    /// People whom we asked back without waiting for an answer.
+    asked_back: HashSet<BareJid>,
+    guests: Guests,
+    watch: Watch,
+    events: Vec<Event>,
+    /// Stanzas that are not questions about presence and not written yet.
+    unsent: String,
+    sent: HashMap<String, Sent>,
+    counter: u64,
+    put: usize,
+}
+
+impl Errands {
+    pub fn new(identity: &Identity, sender: Sender, facts: Facts) -> Errands {
+        Errands {
+            us: identity.jid.clone(),
+            sender,
+            facts,
+            rule: identity.rule,
+            home: identity.home(),
+            spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
+            configured: identity.server,
+            visible: identity.visible,
+            accepts: identity.accept_subscriptions,
+            appeared: false,
+            contacts: None,
+            contacts_awaited: false,
+            fresh: Vec::new(),
+            pending: HashSet::new(),
+            inquiries: HashMap::new(),
+            own: HashMap::new(),
+            clients: Clients::default(),
+            requests: Requests::default(),
+            asked_back: HashSet::new(),
+            guests: Guests::of(identity),
+            watch: Watch::new(identity.rule),
+            events: Vec::new(),
+            unsent: String::new(),
+            sent: HashMap::new(),
+            counter: 0,
+            put: 0,
+        }
+    }
+
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.pending.insert(id);
+        self.ask(id, jid, until);
+    }
+
+    pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.put += 1;
+        if jid == self.us && jid.node().is_some() {
+            self.ask_ourselves(id, until);
+            return;
+        }
+        // Where our server cannot reach itself, it does not serve the domain: nobody there is known to be offline.
+        let hosted = jid.domain() != self.home.domain() && self.is_own(jid.domain().as_str());
+        self.inquiries.insert(id, Inquiry::new(jid, hosted, until));
+        self.fresh.push(id);
+    }
+
+    fn ask_ourselves(&mut self, id: u64, until: Instant) {
+        if !self.appeared {
+            // Nobody has told what became of those that showed themselves before.
+            self.clients = Clients::default();
+        }
+        self.own.insert(id, Own::listing(self.us.clone(), until));
+        self.send(self.us.clone(), Query::Items, Topic::Items(id));
+    }
+
+    /// Makes an account visible: its contacts' presences come in, and the requests that wait for it.
+    pub fn appear(&mut self) {
+        if self.spared.is_some() && !std::mem::replace(&mut self.appeared, true) {
+            self.unsent.push_str(INITIAL_PRESENCE);
+        }
+    }
+
+    pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.unsent.push_str(&self.sender.subscribe(&jid, REQUEST));
+        self.request(id, jid, Wish::See, until);
+    }
+
+    pub fn unsubscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.unsent.push_str(&self.sender.unsubscribe(&jid));
+        self.facts.forget_consent(&jid);
+        self.watch.end(&jid);
+        self.request(id, jid, Wish::Leave, until);
+    }
+
+    fn request(&mut self, id: u64, jid: BareJid, wish: Wish, until: Instant) {
+        self.put += 1;
+        self.send(domain_of(&jid), Query::Ping, Topic::Request(id));
+        self.requests.put(id, jid, wish, until);
+    }
+
+    /// Lets somebody in who offered to be shown.
+    pub fn welcome(&mut self, jid: &BareJid) {
+        self.unsent.push_str(&self.sender.subscribed(jid));
+    }
+
+    /// Asks somebody for consent who has offered it; the answer may come at any time.
+    pub fn ask_back(&mut self, jid: &BareJid) {
+        self.unsent.push_str(&self.sender.subscribe(jid, REQUEST));
+        self.asked_back.insert(jid.clone());
+    }
+
+    /// Tells somebody something in words.
+    pub fn say(&mut self, jid: &BareJid, text: &str) {
+        self.unsent.push_str(&self.sender.message(jid, text));
+    }
+
+    /// Questions put so far.
+    pub fn put(&self) -> usize {
+        self.put
+    }
+
+    pub fn into_facts(self) -> Facts {
+        self.facts
+    }
+
+    /// What happened without a question since the last call.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Writes everything that was put since the last call.
+    pub fn write(&mut self, out: &mut String, now: Instant) {
+        if self.facts.server(self.home.as_str()).wants_presence {
+            self.appear();
+        }
+        self.appear_where_nobody_heeds(now);
+        self.ask_for_contacts();
+        out.push_str(&std::mem::take(&mut self.unsent));
+        let fresh = self.fresh_and_reachable(now);
+        if fresh.is_empty() {
+            return;
+        }
+        let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
+        let mut abroad = Vec::new();
+        for id in fresh {
+            let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
+            let domain = domain_of(&jid);
+            match self.is_pending(id, &jid) {
+                true => self.write_pending(id, &jid, out),
+                false => {
+                    self.pending.remove(&id);
+                    self.write_probe(id, &jid, out);
+                }
+            }
+            if domain != self.home {
+                abroad.push(id);
+            }
+            match domains.iter_mut().find(|(known, _)| *known == domain) {
+                Some((_, ids)) => ids.push(id),
+                None => domains.push((domain, vec![id])),
+            }
+        }
+        for (domain, ids) in domains {
+            self.write_domain(domain, ids, out);
+        }
+        if !abroad.is_empty() {
+            self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, abroad), out);
+        }
+    }
+
+    /// Where silence means nothing by itself, the account's own roster tells who lets us see him.
+    fn ask_for_contacts(&mut self) {
+        let kind = self.kind(self.home.as_str());
+        let telling = matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        if self.appeared && !telling && !std::mem::replace(&mut self.contacts_awaited, true) {
+            self.send(self.us.clone(), Query::Roster, Topic::Contacts);
+        }
+    }
+
+    /// What is to be written now. A server that could not be reached a moment ago is not asked again.
+    fn fresh_and_reachable(&mut self, now: Instant) -> Vec<u64> {
+        let (facts, inquiries) = (&self.facts, &mut self.inquiries);
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.retain(|id| {
+            let Some(inquiry) = inquiries.get_mut(id) else { return false };
+            let gone = facts.is_unreachable(inquiry.jid.domain().as_str(), now);
+            if gone {
+                inquiry.presence_error(Condition::Unreachable, now);
+            }
+            !gone
+        });
+        fresh
+    }
+
+    fn write_probe(&mut self, id: u64, jid: &BareJid, out: &mut String) {
+        if self.spared.as_ref() != Some(jid) {
+            out.push_str(&self.sender.probe(&jid.clone().into()));
+        }
+        if jid.node().is_some() && self.may_read_rosters(jid.domain().as_str()) {
+            self.query(jid.clone(), Query::Roster, Topic::Slot(Slot::Roster, vec![id]), out);
+        }
+        if jid.node().is_some() {
+            self.query(jid.clone(), Query::Last, Topic::Slot(Slot::Last, vec![id]), out);
+        }
+        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
+    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes.
+    fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
+        self.pending.insert(id);
+        self.inquiries.entry(id).and_modify(|inquiry| inquiry.set_pending(true));
+        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// Our request for consent is out, from before or in this session, and the server may be one that deletes it.
+    fn is_pending(&self, id: u64, jid: &BareJid) -> bool {
+        let asked = self.pending.contains(&id) || self.is_asked(jid);
+        asked && matches!(self.kind(jid.domain().as_str()), None | Some(ServerKind::Prosody))
+    }
+
+    fn is_asked(&self, jid: &BareJid) -> bool {
+        self.requests.is_out(jid) || self.asked_back.contains(jid)
+    }
+
+    /// XEP-0356 was granted there, and tells more than the server's silence does.
+    fn may_read_rosters(&self, domain: &str) -> bool {
+        self.spared.is_none() && self.facts.server(domain).roster && self.kind(domain) != Some(ServerKind::Prosody)
+    }
+
+    /// Puts questions again that may be asked by a probe after all.
+    fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
+        for id in self.pending.clone() {
+            let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
+            inquiry.set_pending(false);
+            await_reply(inquiry, Slot::Ping);
+            // The pong that is still out would belong to the first round.
+            self.sent.retain(|_, sent| !sent.topic.forget(id));
+            self.pending.remove(&id);
+            self.fresh.push(id);
+        }
+    }
+
+    /// One ping for all questions about a domain, behind everything else that goes there.
+    fn write_domain(&mut self, domain: BareJid, ids: Vec<u64>, out: &mut String) {
+        let persons = ids.iter().any(|id| self.inquiries.get(id).is_some_and(Inquiry::is_person));
+        let asked = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Version));
+        if persons && !asked && self.kind(domain.as_str()).is_none() {
+            self.query(domain.clone(), Query::Version, Topic::Version, out);
+        }
+        self.query(domain, Query::Ping, Topic::Slot(Slot::Ping, ids), out);
+    }
+
+    fn query(&mut self, to: BareJid, query: Query, topic: Topic, out: &mut String) {
+        if let Topic::Slot(slot, ids) = &topic {
+            for id in ids {
+                self.inquiries.entry(*id).and_modify(|inquiry| await_reply(inquiry, *slot));
+            }
+        }
+        let id = self.next_id();
+        out.push_str(&self.sender.query(&to, &id, query));
+        self.sent.insert(id, Sent { to, topic });
+    }
+
+    /// As `query`, with the next write.
+    fn send(&mut self, to: BareJid, query: Query, topic: Topic) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        self.query(to, query, topic, &mut unsent);
+        self.unsent = unsent;
+    }
+
+    fn next_id(&mut self) -> String {
+        self.counter += 1;
+        format!("q{}", self.counter)
+    }
+
+    /// The configuration speaks for our own server, experience for all others.
+    fn kind(&self, domain: &str) -> Option<ServerKind> {
+        let configured = self.configured.filter(|_| self.is_own(domain));
+        configured.or_else(|| self.facts.server(domain).kind)
+    }
+
+    fn is_own(&self, domain: &str) -> bool {
+        let home = self.home.as_str();
+        domain == home || domain.strip_suffix(home).is_some_and(|rest| rest.ends_with('.'))
+    }
+}
+
+impl Topic {
+    /// Drops an inquiry that is over; true if nobody is left who wants the reply.
+    fn forget(&mut self, id: u64) -> bool {
+        match self {
+            Topic::Slot(_, ids) => {
+                ids.retain(|other| *other != id);
+                ids.is_empty()
+            }
+            Topic::Version | Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Contacts => false,
+        }
+    }
+}
+
+fn await_reply(inquiry: &mut Inquiry, slot: Slot) {
+    match slot {
+        Slot::Ping => inquiry.ping = Reply::Awaited,
+        Slot::Home => inquiry.home = Reply::Awaited,
+        Slot::Last => inquiry.last = Reply::Awaited,
+        Slot::Info => inquiry.info = Reply::Awaited,
+        Slot::Roster => inquiry.roster = Reply::Awaited,
+    }
+}
+
+fn domain_of(jid: &BareJid) -> BareJid {
+    BareJid::from_parts(None, jid.domain())
+}
