@@ -110,6 +110,8 @@ pub struct Resource {
     pub texts: Texts,
     /// When this presence was set, from its delay stamp, in seconds since 1970.
     pub stamp: Option<u64>,
+    /// Since when nobody has touched this client (XEP-0319), in seconds since 1970.
+    pub idle: Option<u64>,
 }
 
 /// Which of several resources speaks for the person.
@@ -127,12 +129,14 @@ pub struct Presence {
     pub state: State,
     pub texts: Texts,
     pub priority: i8,
+    /// Since when it is so, in seconds since 1970: idle, in this state, or gone.
+    pub since: Option<u64>,
 }
 
 impl Presence {
     /// A state without a text.
     pub fn bare(state: State) -> Presence {
-        Presence { state, texts: Texts::default(), priority: 0 }
+        Presence { state, texts: Texts::default(), priority: 0, since: None }
     }
 
     /// Nobody is there; the last status text where one is known.
@@ -152,7 +156,12 @@ impl Presence {
             (r.priority >= 0, first, second, r.stamp, Reverse(r.name.clone()))
         };
         let best = resources.iter().max_by_key(order)?;
-        Some(Presence { state: best.state, texts: best.texts.clone(), priority: best.priority })
+        Some(Presence {
+            state: best.state,
+            texts: best.texts.clone(),
+            priority: best.priority,
+            since: best.idle.or(best.stamp),
+        })
     }
 }
 
@@ -163,7 +172,7 @@ mod tests {
     fn resource(name: &str, state: State, priority: i8, stamp: Option<u64>) -> Resource {
         let mut texts = Texts::default();
         texts.insert("", name);
-        Resource { name: name.into(), state, priority, texts, stamp }
+        Resource { name: name.into(), state, priority, texts, stamp, idle: None }
     }
 
     /// The name of the resource that wins under each rule.
@@ -190,6 +199,15 @@ mod tests {
         check(&[resource("bot", Available, -1, None), resource("me", Dnd, 0, None)], "me", "me");
         check(&[resource("bot", Available, -1, None)], "bot", "bot");
         assert_eq!(Presence::best(&[], Rule::MostAvailable), None);
+    }
+
+    #[test]
+    fn idle_tells_more_than_when_the_presence_was_set() {
+        let since = |stamp, idle| {
+            let resource = Resource { idle, ..resource("home", State::Away, 0, stamp) };
+            Presence::best(&[resource], Rule::MostAvailable).expect("there is one").since
+        };
+        assert_eq!([since(Some(5), Some(3)), since(Some(5), None), since(None, None)], [Some(3), Some(5), None]);
     }
 
     #[test]

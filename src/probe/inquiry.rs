@@ -103,6 +103,8 @@ pub struct Circumstances {
     pub consented: bool,
     pub rule: Rule,
     pub now: Instant,
+    /// The time of day then, in seconds since 1970.
+    pub epoch_s: u64,
 }
 
 /// A question under way.
@@ -116,7 +118,7 @@ pub struct Inquiry {
     resources: Vec<Resource>,
     /// What came for our identity and not for this session.
     pushed: Vec<Resource>,
-    offline: Option<Texts>,
+    offline: Option<Presence>,
     refused: bool,
     /// We have asked for consent, nobody has answered, and so nobody was probed.
     pending: bool,
@@ -195,7 +197,7 @@ impl Inquiry {
 
     /// `name` is the resource that left, empty for the bare JID. COMPAT: where nobody was probed, the latter is Prosody's
     /// receipt for our request for consent, even to somebody who does not exist.
-    pub fn unavailable(&mut self, name: &str, texts: Texts, now: Instant) {
+    pub fn unavailable(&mut self, name: &str, presence: Presence, now: Instant) {
         self.sign(now);
         if self.pending && name.is_empty() {
             return;
@@ -204,7 +206,7 @@ impl Inquiry {
         self.resources.retain(|known| known.name != name);
         self.pushed.retain(|known| known.name != name);
         if name.is_empty() || self.resources.len() < before {
-            self.offline = Some(texts);
+            self.offline = Some(presence);
         }
     }
 
@@ -322,9 +324,11 @@ impl Inquiry {
         if let Some(presence) = Presence::best(&resources, here.rule) {
             return Ok(Answer { presence, why: Why::Present, resources });
         }
-        if let Some(texts) = &self.offline {
-            let texts = if texts.is_empty() { self.last_words() } else { texts.clone() };
-            return Ok(self.answer(Presence::offline(texts), Why::SaidOffline));
+        if let Some(said) = &self.offline {
+            let last = self.by_last_activity(here);
+            let texts = if said.texts.is_empty() { last.texts } else { said.texts.clone() };
+            let presence = Presence { since: said.since.or(last.since), ..Presence::offline(texts) };
+            return Ok(self.answer(presence, Why::SaidOffline));
         }
         if self.unreachable() {
             return self.not_reached();
@@ -335,7 +339,7 @@ impl Inquiry {
         match &self.last {
             // The server has him online, and yet his presence did not come: he is not offline, nobody has looked.
             Reply::Result(last) if last.is_now() && !here.heeded => return Err(Failure::NotHeeded),
-            Reply::Result(_) => return Ok(self.answer(Presence::offline(self.last_words()), Why::LastActivity)),
+            Reply::Result(_) => return Ok(self.answer(self.by_last_activity(here), Why::LastActivity)),
             _ => {}
         }
         self.judge_silence(here)
@@ -396,14 +400,16 @@ impl Inquiry {
         }
     }
 
-    fn last_words(&self) -> Texts {
-        let mut texts = Texts::default();
-        if let Reply::Result(last) = &self.last
-            && !made_by_server(&last.text)
-        {
-            texts.insert("", &last.text);
+    /// Somebody who is not there: his last words and since when. Not for `seconds='0'` without a word: that is an
+    /// account without a presence to show, which may be hiding.
+    fn by_last_activity(&self, here: Circumstances) -> Presence {
+        let mut presence = Presence::bare(State::Offline);
+        let Reply::Result(last) = &self.last else { return presence };
+        if !made_by_server(&last.text) {
+            presence.texts.insert("", &last.text);
         }
-        texts
+        presence.since = last.seconds.filter(|_| !last.is_now()).and_then(|ago_s| here.epoch_s.checked_sub(ago_s));
+        presence
     }
 
     fn answer(&self, presence: Presence, why: Why) -> Answer {
@@ -432,11 +438,12 @@ mod tests {
     use crate::probe::ns;
 
     const UNTIL_MS: u64 = 5000;
+    const EPOCH_S: u64 = 1_000_000;
 
     /// One piece of evidence.
     #[derive(Clone, Debug)]
     enum Came {
-        Presence(&'static str, State),
+        Here(&'static str, State),
         Gone(&'static str, &'static str),
         Unsubscribed,
         Error(Condition),
@@ -467,11 +474,12 @@ mod tests {
     impl Came {
         fn tell(self, inquiry: &mut Inquiry, now: Instant) {
             match self {
-                Presence(name, state) => {
-                    let resource = Resource { name: name.into(), state, priority: 0, texts: texts(name), stamp: None };
+                Here(name, state) => {
+                    let resource =
+                        Resource { name: name.into(), state, priority: 0, texts: texts(name), stamp: None, idle: None };
                     inquiry.available(resource, now);
                 }
-                Gone(name, text) => inquiry.unavailable(name, texts(text), now),
+                Gone(name, text) => inquiry.unavailable(name, Presence::offline(texts(text)), now),
                 Unsubscribed => inquiry.unsubscribed(now),
                 Error(condition) => inquiry.presence_error(condition, now),
                 Pong => inquiry.reply(Slot::Ping, Ok(None), now),
@@ -509,7 +517,14 @@ mod tests {
         evidence.iter().cloned().for_each(|came| came.tell(&mut inquiry, start));
         let mut now = start;
         loop {
-            match inquiry.verdict(Circumstances { kind, heeded: true, consented, rule: Rule::MostAvailable, now }) {
+            match inquiry.verdict(Circumstances {
+                kind,
+                heeded: true,
+                consented,
+                rule: Rule::MostAvailable,
+                now,
+                epoch_s: EPOCH_S,
+            }) {
                 Ok(outcome) => {
                     let after = (now - start).as_millis() as u64;
                     return outcome.map(|answer| {
@@ -534,7 +549,7 @@ mod tests {
         let nothing = Condition::Other;
         let all_no = [NoLast(no), NoInfo(nothing), Pong];
         for (kind, evidence, state, text, after_ms) in [
-            (Prosody, vec![Presence("r", Away), NoLast(nothing), Info("account"), Pong], Away, "r", 0),
+            (Prosody, vec![Here("r", Away), NoLast(nothing), Info("account"), Pong], Away, "r", 0),
             (Prosody, vec![Gone("", ""), Last("bye"), Info("account"), Pong], Offline, "bye", 0),
             (Prosody, vec![Gone("", "gone"), Last("bye"), Info("account"), Pong], Offline, "gone", 0),
             (Prosody, vec![Gone("", ""), Last("Disconnected: closed"), Info("account"), Pong], Offline, "", 0),
@@ -549,7 +564,7 @@ mod tests {
                 0,
             ),
             (Prosody, vec![Error(nothing), NoLast(nothing), Info("conference"), Pong], Available, "", 0),
-            (Ejabberd, vec![Pong, Last(""), Info("account"), Presence("r", Chat)], Chat, "r", 200),
+            (Ejabberd, vec![Pong, Last(""), Info("account"), Here("r", Chat)], Chat, "r", 200),
             (Ejabberd, vec![Pong, Last("see you"), Info("account")], Offline, "see you", 200),
             (Ejabberd, vec![Pong, Last(""), Info("account")], Offline, "", 200),
             (Ejabberd, vec![Pong, Last("Stream reset by peer"), Info("account")], Offline, "", 200),
@@ -557,7 +572,7 @@ mod tests {
             (Ejabberd, vec![NoLast(nothing), Info("conference"), Pong], Available, "", 200),
             (Ejabberd, vec![NoLast(nothing), NoInfo(Condition::NotFound), Pong], Forbidden, "", 200),
             (Openfire, all_no.to_vec(), Offline, "", 0),
-            (Openfire, vec![Presence("r", Dnd), NoLast(no), NoInfo(nothing), Pong], Dnd, "r", 0),
+            (Openfire, vec![Here("r", Dnd), NoLast(no), NoInfo(nothing), Pong], Dnd, "r", 0),
             (Openfire, vec![Error(no)], Forbidden, "", 0),
             (Other, vec![NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 200),
             (Other, vec![Error(Condition::Unreachable)], Offline, "", 0),
@@ -595,7 +610,7 @@ mod tests {
 
     #[test]
     fn any_presence_beats_any_last_activity() {
-        let evidence = [Last("gone home"), Info("account"), Pong, Presence("r", State::Xa)];
+        let evidence = [Last("gone home"), Info("account"), Pong, Here("r", State::Xa)];
         let outcome = judge("bob@example.com", Some(ServerKind::Ejabberd), false, &evidence);
         assert_eq!(outcome, Ok((State::Xa, "r".into(), 200)));
     }
@@ -604,9 +619,9 @@ mod tests {
     fn a_resource_that_leaves_while_we_listen_leaves_the_others() {
         let rest = [Last(""), Info("account"), Pong];
         let kind = Some(ServerKind::Ejabberd);
-        let one = [&[Presence("a", State::Chat), Presence("b", State::Dnd), Gone("a", "bye")], &rest[..]].concat();
+        let one = [&[Here("a", State::Chat), Here("b", State::Dnd), Gone("a", "bye")], &rest[..]].concat();
         assert_eq!(judge("bob@example.com", kind, false, &one), Ok((State::Dnd, "b".into(), 200)));
-        let none = [&[Presence("a", State::Chat), Gone("a", "bye")], &rest[..]].concat();
+        let none = [&[Here("a", State::Chat), Gone("a", "bye")], &rest[..]].concat();
         assert_eq!(judge("bob@example.com", kind, false, &none), Ok((State::Offline, "bye".into(), 200)));
         let stranger =
             [&[Gone("x", "bye")], &[NoLast(Condition::Forbidden), NoInfo(Condition::Other), Pong][..]].concat();
@@ -615,7 +630,7 @@ mod tests {
 
     #[test]
     fn iqs_that_never_come_do_not_hold_a_presence_up() {
-        let presence = [Presence("r", State::Away)];
+        let presence = [Here("r", State::Away)];
         let outcome = judge("bob@example.com", Some(ServerKind::Ejabberd), false, &presence);
         assert_eq!(outcome, Ok((State::Away, "r".into(), 1000)));
         let outcome = judge("bob@example.com", None, false, &presence);
@@ -635,7 +650,7 @@ mod tests {
         use State::*;
         let (nothing, unknown) = (Condition::Other, Condition::NotFound);
         for (evidence, state, after_ms) in [
-            (vec![Presence("", Available), Info("server"), Pong, Home], Available, 0),
+            (vec![Here("", Available), Info("server"), Pong, Home], Available, 0),
             (vec![Info("server"), Pong, Home], Available, 0),
             (vec![Error(unknown), Info("conference"), NoPong(nothing), Home], Available, 0),
             (vec![Error(Condition::Unreachable)], Offline, 0),
@@ -678,6 +693,7 @@ mod tests {
                 consented: false,
                 rule: Rule::MostAvailable,
                 now: now + GRACE,
+                epoch_s: EPOCH_S,
             };
             let verdict = inquiry.verdict(here).expect("it is time");
             let found = verdict.as_ref().map(|answer| (answer.presence.state, answer.presence.texts.choose(&[])));
@@ -701,7 +717,10 @@ mod tests {
             let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
             (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
             let texts = Texts::default();
-            inquiry.pushed(Resource { name: "r".into(), state: State::Dnd, priority: 0, texts, stamp: None }, now);
+            inquiry.pushed(
+                Resource { name: "r".into(), state: State::Dnd, priority: 0, texts, stamp: None, idle: None },
+                now,
+            );
             inquiry.reply(Slot::Last, if last { Ok(None) } else { Err(Condition::Forbidden) }, now);
             inquiry.reply(Slot::Ping, Ok(None), now);
             let here = Circumstances {
@@ -710,6 +729,7 @@ mod tests {
                 consented: false,
                 rule: Rule::MostAvailable,
                 now: now + GRACE,
+                epoch_s: EPOCH_S,
             };
             let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
             assert_eq!(answer.presence.state, state, "{kind:?} {last}");
@@ -722,11 +742,12 @@ mod tests {
         let mut inquiry = Inquiry::new(BareJid::new("bob@example.com").expect("a bare JID"), false, now + PATIENCE);
         inquiry.set_pending(true);
         (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
-        inquiry.unavailable("", Texts::default(), now);
+        inquiry.unavailable("", Presence::bare(State::Offline), now);
         inquiry.reply(Slot::Info, Err(Condition::Other), now);
         inquiry.reply(Slot::Ping, Ok(None), now);
         let kind = Some(ServerKind::Prosody);
-        let here = Circumstances { kind, heeded: true, consented: false, rule: Rule::MostAvailable, now };
+        let here =
+            Circumstances { kind, heeded: true, consented: false, rule: Rule::MostAvailable, now, epoch_s: EPOCH_S };
         let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
         assert_eq!((answer.presence.state, answer.why), (State::Forbidden, Why::Pending));
     }
@@ -737,7 +758,47 @@ mod tests {
         let jid = BareJid::new("bob@remote.example").expect("a bare JID");
         let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
         inquiry.presence_error(Condition::Unreachable, now);
-        let here = Circumstances { kind: None, heeded: true, consented: true, rule: Rule::MostAvailable, now };
+        let here = Circumstances {
+            kind: None,
+            heeded: true,
+            consented: true,
+            rule: Rule::MostAvailable,
+            now,
+            epoch_s: EPOCH_S,
+        };
         assert_eq!(inquiry.verdict(here), Ok(Err(Failure::RemoteUnreachable)));
+    }
+
+    #[test]
+    fn since_when_somebody_is_gone() {
+        let now = Instant::now();
+        let here = Circumstances {
+            kind: Some(ServerKind::Prosody),
+            heeded: true,
+            consented: false,
+            rule: Rule::MostAvailable,
+            now,
+            epoch_s: EPOCH_S,
+        };
+        let query = |attribute: &str, text: &str| {
+            let xml = format!("<query xmlns='jabber:iq:last' {attribute}>{text}</query>");
+            xml.parse::<Element>().expect("XML")
+        };
+        for (said, last, since) in [
+            (None, query("seconds='60'", ""), Some(EPOCH_S - 60)),
+            (None, query("seconds='0'", "bye"), Some(EPOCH_S)),
+            (None, query("seconds='0'", ""), None),
+            (None, query("seconds='9999999'", ""), None),
+            (None, query("", "bye"), None),
+            (Some(7), query("seconds='60'", ""), Some(7)),
+        ] {
+            let mut inquiry = Inquiry::new(BareJid::new("bob@example.com").expect("a bare JID"), false, now + PATIENCE);
+            (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
+            inquiry.unavailable("", Presence { since: said, ..Presence::bare(State::Offline) }, now);
+            inquiry.reply(Slot::Last, Ok(Some(&last)), now);
+            inquiry.reply(Slot::Ping, Ok(None), now);
+            let answer = inquiry.verdict(here).expect("it is time").expect("an answer");
+            assert_eq!(answer.presence.since, since, "{said:?} {last:?}");
+        }
     }
 }

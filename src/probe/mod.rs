@@ -27,6 +27,7 @@ pub mod watch;
 use std::fmt;
 
 use jid::BareJid;
+use tokio::time::Instant;
 
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource};
@@ -82,6 +83,20 @@ pub enum Consent {
     Refused,
     /// Given back: we no longer see this person.
     Returned,
+}
+
+/// What time of day it was at some instant, so that what is pure can tell the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    pub at: Instant,
+    /// Seconds since 1970.
+    pub epoch_s: u64,
+}
+
+impl Clock {
+    pub fn epoch_s(self, now: Instant) -> u64 {
+        self.epoch_s.saturating_add(now.saturating_duration_since(self.at).as_secs())
+    }
 }
 
 /// What somebody did without being asked.
@@ -181,5 +196,6 @@ pub(crate) mod ns {
     /// XEP-0356: Prosody speaks the newer version, ejabberd 23 the older.
     pub const PRIVILEGES: [&str; 2] = ["urn:xmpp:privilege:2", "urn:xmpp:privilege:1"];
     pub const DELAY: &str = "urn:xmpp:delay";
+    pub const IDLE: &str = "urn:xmpp:idle:1";
     pub const OLD_DELAY: &str = "jabber:x:delay";
 }

@@ -10,7 +10,7 @@ use xmpp_parsers::minidom::Element;
 
 use super::inquiry::GRACE;
 use super::{Answer, Failure, Why};
-use crate::presence::{Presence, Resource, Rule, Texts};
+use crate::presence::{Presence, Resource, Rule, State};
 
 /// Clients of one account that are asked; servers allow ten or so.
 const CLIENTS: usize = 50;
@@ -41,7 +41,8 @@ pub struct Own {
 #[derive(Debug, Default)]
 pub struct Clients {
     there: Vec<Resource>,
-    last_words: Texts,
+    /// What the last one said when it left.
+    gone: Option<Presence>,
 }
 
 impl Clients {
@@ -50,11 +51,11 @@ impl Clients {
         self.there.push(resource);
     }
 
-    pub fn unavailable(&mut self, name: &str, texts: Texts) {
+    pub fn unavailable(&mut self, name: &str, presence: Presence) {
         let before = self.there.len();
         self.there.retain(|known| known.name != name);
         if self.there.len() < before {
-            self.last_words = texts;
+            self.gone = Some(presence);
         }
     }
 }
@@ -105,7 +106,7 @@ impl Own {
         match (Presence::best(&clients.there, rule), &self.stage) {
             (Some(presence), _) => Ok(Ok(Answer { presence, why: Why::Present, resources: clients.there.clone() })),
             (None, Stage::Complete) => {
-                let presence = Presence::offline(clients.last_words.clone());
+                let presence = clients.gone.clone().unwrap_or(Presence::bare(State::Offline));
                 Ok(Ok(Answer { presence, why: Why::NoOtherClient, resources: Vec::new() }))
             }
             (None, Stage::Unlisted) => Ok(Err(Failure::Hidden)),
@@ -119,7 +120,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::presence::State;
+    use crate::presence::Texts;
 
     fn us() -> BareJid {
         BareJid::new("bob@example.com").expect("a bare JID")
@@ -132,7 +133,7 @@ mod tests {
     }
 
     fn client(name: &str, state: State) -> Resource {
-        Resource { name: name.into(), state, priority: 0, texts: Texts::default(), stamp: None }
+        Resource { name: name.into(), state, priority: 0, texts: Texts::default(), stamp: None, idle: None }
     }
 
     fn state(own: &Own, clients: &Clients, now: Instant) -> Result<Result<State, Failure>, Instant> {
@@ -182,7 +183,7 @@ mod tests {
         own.appears();
         assert_eq!(state(&own, &clients, until), Ok(Err(Failure::Silent)));
         clients.available(client("home", State::Away));
-        clients.unavailable("home", Texts::default());
+        clients.unavailable("home", Presence::bare(State::Offline));
         own.pong(now);
         assert_eq!(state(&own, &clients, now + GRACE), Ok(Ok(State::Offline)));
     }

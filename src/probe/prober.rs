@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use jid::BareJid;
@@ -21,7 +21,7 @@ use super::refused::Refused;
 use super::session::Session;
 use super::steps::{Stage, Steps};
 use super::talk::Talk;
-use super::{Answer, Consent, Failure, Why};
+use super::{Answer, Clock, Consent, Failure, Why};
 use crate::config::Identity;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -220,7 +220,7 @@ impl Task {
             self.backoff.refused_elsewhere(failure.clone(), wait, Instant::now());
             return Err(failure);
         }
-        let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce());
+        let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
         let time = self.patience().saturating_duration_since(Instant::now());
         let outcome = self.hold(&mut session, lease.as_ref()).await;
         self.facts = session.into_facts();
@@ -379,6 +379,11 @@ fn put(pending: &Pending, identity: &BareJid, session: &mut Session, id: u64, er
 /// When an answer must be ready to reach the visitor by his deadline.
 fn before(deadline: Instant) -> Instant {
     deadline.checked_sub(MARGIN).unwrap_or(deadline)
+}
+
+fn clock() -> Clock {
+    let epoch_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Clock { at: Instant::now(), epoch_s }
 }
 
 /// Unpredictable and printable.

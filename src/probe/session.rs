@@ -17,7 +17,7 @@ use super::facts::Facts;
 use super::login::{Bindings, Exchange, Mechanism};
 use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
-use super::{Answer, Consent, Failure, ns};
+use super::{Answer, Clock, Consent, Failure, ns};
 use crate::config::{Identity, Security};
 
 /// Bytes one session may bring in, and what each question adds.
@@ -74,7 +74,7 @@ pub struct Session {
 
 impl Session {
     /// `nonce` is printable, without a comma, and never used twice.
-    pub fn new(identity: &Identity, facts: Facts, nonce: String) -> Session {
+    pub fn new(identity: &Identity, facts: Facts, nonce: String, clock: Clock) -> Session {
         let from = identity.is_component().then(|| identity.jid.with_resource_str(&nonce).ok()).flatten();
         Session {
             jid: identity.jid.clone(),
@@ -86,7 +86,7 @@ impl Session {
             state: State::Ended,
             reader: Reader::default(),
             out: String::new(),
-            errands: Errands::new(identity, Sender { from }, facts),
+            errands: Errands::new(identity, Sender { from }, facts, clock),
             received: 0,
         }
     }

@@ -14,7 +14,7 @@ use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
 use xmpp_parsers::version::VersionQuery;
 
 use super::ns;
-use crate::presence::{Resource, State, Texts};
+use crate::presence::{Presence, Resource, State, Texts};
 
 /// What is asked by `<iq type='get'/>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub enum Heard {
     /// A resource is there.
     Available { from: Jid, resource: Resource },
     /// A resource, or with a bare JID the person, is gone.
-    Unavailable { from: Jid, texts: Texts },
+    Unavailable { from: Jid, presence: Presence },
     /// `unsubscribed`: no consent.
     Unsubscribed { from: Jid },
     /// `subscribed`: consent given.
@@ -215,7 +215,10 @@ pub fn hear(stanza: Element) -> Heard {
     // The type wins over the children: jabberd2 leaves an old <show/> in an unavailable presence.
     match stanza.attr("type") {
         None => Heard::Available { resource: resource(&stanza, &from), from },
-        Some("unavailable") => Heard::Unavailable { texts: texts(&stanza), from },
+        Some("unavailable") => Heard::Unavailable {
+            presence: Presence { since: stamp(&stanza), ..Presence::offline(texts(&stanza)) },
+            from,
+        },
         Some("unsubscribed") => Heard::Unsubscribed { from },
         Some("subscribed") => Heard::Subscribed { from },
         Some("subscribe") => Heard::Subscribe { from },
@@ -263,7 +266,7 @@ fn resource(stanza: &Element, from: &Jid) -> Resource {
     };
     let priority = child("priority").and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let name = from.resource().map(|r| r.to_string()).unwrap_or_default();
-    Resource { name, state, priority, texts: texts(stanza), stamp: stamp(stanza) }
+    Resource { name, state, priority, texts: texts(stanza), stamp: stamp(stanza), idle: idle(stanza) }
 }
 
 fn texts(stanza: &Element) -> Texts {
@@ -292,6 +295,15 @@ pub fn made_by_server(text: &str) -> bool {
     REASONS.iter().any(|reason| text.starts_with(reason))
 }
 
+/// XEP-0319: since when nobody has touched the client. Seconds since 1970.
+fn idle(stanza: &Element) -> Option<u64> {
+    epoch_s(stanza.get_child("idle", ns::IDLE)?.attr("since")?)
+}
+
+fn epoch_s(stamp: &str) -> Option<u64> {
+    stamp.parse::<DateTime>().ok().and_then(|time| u64::try_from(time.0.timestamp()).ok())
+}
+
 /// When this presence was set: XEP-0203, or the older XEP-0091. Seconds since 1970.
 fn stamp(stanza: &Element) -> Option<u64> {
     let at = |name, namespace| stanza.get_child(name, namespace).and_then(|delay| delay.attr("stamp"));
@@ -302,7 +314,7 @@ fn stamp(stanza: &Element) -> Option<u64> {
         }
         _ => return None,
     };
-    stamp.parse::<DateTime>().ok().and_then(|time| u64::try_from(time.0.timestamp()).ok())
+    epoch_s(&stamp)
 }
 
 #[cfg(test)]
@@ -380,12 +392,20 @@ mod tests {
         let heard = read(
             "<presence from='bob@example.com/r1'><priority> 5 </priority><show>away</show>\
              <status xml:lang='de'>Mittag</status><status>Lunch</status>\
+             <idle xmlns='urn:xmpp:idle:1' since='1970-01-01T02:00:00+01:00'/>\
              <delay xmlns='urn:xmpp:delay' stamp='1970-01-02T00:00:00Z'/></presence>",
         );
         let mut texts = Texts::default();
         texts.insert("de", "Mittag");
         texts.insert("", "Lunch");
-        let resource = Resource { name: "r1".into(), state: State::Away, priority: 5, texts, stamp: Some(86400) };
+        let resource = Resource {
+            name: "r1".into(),
+            state: State::Away,
+            priority: 5,
+            texts,
+            stamp: Some(86400),
+            idle: Some(3600),
+        };
         assert_eq!(heard, Heard::Available { from: jid("bob@example.com/r1"), resource });
 
         let careless = read("<presence from='bob@example.com/r1'><show>busy</show><priority>300</priority></presence>");
@@ -413,13 +433,13 @@ mod tests {
         let heard = read("<presence from='a@b' type='unavailable'><show>away</show><status>bye</status></presence>");
         let mut texts = Texts::default();
         texts.insert("", "bye");
-        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), texts });
+        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), presence: Presence::offline(texts) });
     }
 
     #[test]
     fn words_of_the_server_are_not_the_users() {
         let heard = read("<presence from='a@b' type='unavailable'><status>Disconnected: closed</status></presence>");
-        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), texts: Texts::default() });
+        assert_eq!(heard, Heard::Unavailable { from: jid("a@b"), presence: Presence::bare(State::Offline) });
     }
 
     #[test]

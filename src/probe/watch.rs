@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use jid::{BareJid, Jid};
 
-use crate::presence::{Presence, Resource, Rule, State, Texts};
+use crate::presence::{Presence, Resource, Rule, State};
 
 /// People who are watched at most; over it nobody new is.
 const LIMIT: usize = 10_000;
@@ -43,7 +43,7 @@ impl Watch {
     }
 
     /// A client of his left; a person without any is offline.
-    pub fn unavailable(&mut self, from: &Jid, texts: &Texts) -> Option<Presence> {
+    pub fn unavailable(&mut self, from: &Jid, gone: &Presence) -> Option<Presence> {
         let (jid, left) = (from.to_bare(), from.resource()?);
         let resources = self.people.get_mut(&jid)?;
         let before = resources.len();
@@ -51,7 +51,7 @@ impl Watch {
         if resources.len() == before {
             return None;
         }
-        Some(Presence::best(resources, self.rule).unwrap_or_else(|| Presence::offline(texts.clone())))
+        Some(Presence::best(resources, self.rule).unwrap_or_else(|| gone.clone()))
     }
 
     /// He took his consent back. COMPAT: ejabberd goes on to say that he is unavailable, which is then nobody's any more.
@@ -63,6 +63,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::Texts;
 
     fn bob() -> BareJid {
         BareJid::new("bob@example.com").expect("a bare JID")
@@ -73,7 +74,7 @@ mod tests {
     }
 
     fn client(name: &str, state: State) -> Resource {
-        Resource { name: name.into(), state, priority: 0, texts: Texts::default(), stamp: None }
+        Resource { name: name.into(), state, priority: 0, texts: Texts::default(), stamp: None, idle: None }
     }
 
     fn watching(resources: &[Resource]) -> Watch {
@@ -83,7 +84,7 @@ mod tests {
     }
 
     fn left(watch: &mut Watch, from: &str) -> Option<State> {
-        watch.unavailable(&full(from), &Texts::default()).map(|presence| presence.state)
+        watch.unavailable(&full(from), &Presence::bare(State::Offline)).map(|presence| presence.state)
     }
 
     #[test]
@@ -100,7 +101,7 @@ mod tests {
         let mut watch = watching(&[]);
         let eve = BareJid::new("eve@example.com").expect("a bare JID");
         assert_eq!(watch.available(&eve, client("home", State::Chat)), None);
-        assert_eq!(watch.unavailable(&full("eve@example.com/home"), &Texts::default()), None);
+        assert_eq!(watch.unavailable(&full("eve@example.com/home"), &Presence::bare(State::Offline)), None);
     }
 
     /// Anybody may send us a presence of his own, and be looked up and refused before.

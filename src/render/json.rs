@@ -17,8 +17,13 @@ pub fn json(jid: &BareJid, presence: &Presence, wording: Wording) -> String {
         ("status", wording.status(presence).as_deref().into()),
         ("priority", online.then_some(presence.priority).into()),
         ("label", wording.word(presence.state).into()),
-        ("since", Value::Null),
+        ("since", presence.since.and_then(timestamp).into()),
     ]) + "\n"
+}
+
+/// RFC 3339, in UTC.
+fn timestamp(epoch_s: u64) -> Option<String> {
+    jiff::Timestamp::from_second(i64::try_from(epoch_s).ok()?).ok().map(|time| time.to_string())
 }
 
 /// `{"error":{"code":…,"message":…}}`
@@ -44,7 +49,7 @@ mod tests {
         texts.insert("", status);
         let wording = Wording { words: &Words::default(), langs: &[] };
         let jid = BareJid::new("a@example.com").expect("a constant address");
-        let found = json(&jid, &Presence { state, texts, priority }, wording);
+        let found = json(&jid, &Presence { state, texts, priority, since: None }, wording);
         assert_eq!(found, format!("{expected}\n"));
         serde_json::from_str::<Value>(&found).expect("it is JSON");
     }
@@ -76,5 +81,17 @@ mod tests {
             r#"{"jid":"a@example.com","show":"forbidden","status":null,"priority":null,"label":"Forbidden","since":null}"#,
         );
         assert_eq!(error(400, "a \"b\""), "{\"error\":{\"code\":400,\"message\":\"a \\\"b\\\"\"}}\n");
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        for (epoch_s, expected) in [
+            (0, Some("1970-01-01T00:00:00Z")),
+            (1_800_000_000, Some("2027-01-15T08:00:00Z")),
+            (u64::MAX, None),
+            (i64::MAX as u64, None),
+        ] {
+            assert_eq!(timestamp(epoch_s).as_deref(), expected);
+        }
     }
 }

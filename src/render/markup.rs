@@ -80,7 +80,7 @@ mod tests {
         let jid = |text| BareJid::new(text).expect("the rows hold addresses");
         let mut texts = Texts::default();
         texts.insert("", status);
-        let presence = Presence { state, texts, priority };
+        let presence = Presence { state, texts, priority, since: None };
         let wording = Wording { words: &Words::default(), langs: &[] };
         let found = xml(&jid("a@example.com"), to.map(jid).as_ref(), &presence, wording);
         assert_eq!(found, format!("{expected}\n"));

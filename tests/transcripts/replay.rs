@@ -11,10 +11,13 @@ use webpresence::presence::{Rule, State, Texts};
 use webpresence::probe::facts::Facts;
 use webpresence::probe::login::Bindings;
 use webpresence::probe::session::{Session, Step};
-use webpresence::probe::{Answer, Event, Failure};
+use webpresence::probe::{Answer, Clock, Event, Failure};
 
 /// How long a question may take, by the fake clock.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a transcript begins, in seconds since 1970.
+const EPOCH_S: u64 = 1_700_000_000;
 
 /// How the server's bytes arrive.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +122,7 @@ impl Replay {
         // The TCP connection is the first round trip, direct TLS 1.3 the second.
         let direct = !identity.is_component() && identity.security == Security::Direct;
         let round_trips = if direct { 2 } else { 1 };
-        let mut session = Session::new(&identity, facts, nonce);
+        let mut session = Session::new(&identity, facts, nonce, Clock { at: now, epoch_s: EPOCH_S });
         session.connected(direct.then(Bindings::default));
         Replay {
             session,
@@ -353,7 +356,8 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
     match answer {
         Err(failure) => format!("failure {id}: {failure:?}\n"),
         Ok(Answer { presence: p, why, resources }) => {
-            let mut told = format!("answer {id}: {} {why:?}\n", presence(p.state, p.priority, &p.texts));
+            let since = p.since.map(|since| format!(" since {since}")).unwrap_or_default();
+            let mut told = format!("answer {id}: {} {why:?}{since}\n", presence(p.state, p.priority, &p.texts));
             let mut lines: Vec<_> = resources
                 .iter()
                 .map(|r| {

@@ -10,7 +10,7 @@ use xmpp_parsers::version::VersionResult;
 
 use super::{Errands, Sent, Topic, domain_of};
 use crate::config::ServerKind;
-use crate::presence::{Presence, Resource, State, Texts};
+use crate::presence::{Presence, Resource, State};
 use crate::probe::guests::Order;
 use crate::probe::inquiry::{Inquiry, Slot};
 use crate::probe::stanza::{Condition, Heard, Query};
@@ -38,7 +38,7 @@ impl Errands {
     pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
         match heard {
             Heard::Available { from, resource } => self.available(&from.to_bare(), resource, address, now),
-            Heard::Unavailable { from, texts } => self.unavailable(&from, texts, now),
+            Heard::Unavailable { from, presence } => self.unavailable(&from, presence, now),
             Heard::Subscribed { from } => self.subscribed(from.to_bare()),
             Heard::Unsubscribed { from } => self.unsubscribed(from.to_bare(), now),
             Heard::Subscribe { from } => {
@@ -88,18 +88,18 @@ impl Errands {
         self.events.extend(changed.map(|presence| Event::Changed(from.clone(), presence)));
     }
 
-    fn unavailable(&mut self, from: &Jid, texts: Texts, now: Instant) {
+    fn unavailable(&mut self, from: &Jid, presence: Presence, now: Instant) {
         let (bare, name) = (from.to_bare(), from.resource().map(|r| r.as_str()).unwrap_or_default());
         if bare == self.us {
-            self.clients.unavailable(name, texts);
+            self.clients.unavailable(name, presence);
             self.own.values_mut().for_each(|own| own.sign(now));
             return;
         }
         // COMPAT: Prosody acknowledges a request for consent like this, even to somebody who does not exist.
         if !(self.is_asked(&bare) && name.is_empty()) {
-            self.about(&bare, |inquiry| inquiry.unavailable(name, texts.clone(), now));
+            self.about(&bare, |inquiry| inquiry.unavailable(name, presence.clone(), now));
         }
-        let changed = self.watch.unavailable(from, &texts);
+        let changed = self.watch.unavailable(from, &presence);
         self.events.extend(changed.map(|presence| Event::Changed(bare, presence)));
     }
 

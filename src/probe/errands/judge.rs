@@ -73,7 +73,7 @@ impl Errands {
         let heeded = self.spared.is_none() || heeds || self.appeared;
         let listed = self.contacts.as_ref().map(|contacts| contacts.contains(&inquiry.jid));
         let consented = listed.unwrap_or_else(|| self.facts.consented(&inquiry.jid, now));
-        Circumstances { kind, heeded, consented, rule: self.rule, now }
+        Circumstances { kind, heeded, consented, rule: self.rule, now, epoch_s: self.clock.epoch_s(now) }
     }
 
     /// COMPAT: Openfire and jabberd2 ignore the probes of an account that shows itself to nobody. Once one is seen to,

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 pub use hear::Address;
 
-use super::Event;
 use super::facts::Facts;
 use super::guests::Guests;
 use super::inquiry::{Inquiry, Reply, Slot};
@@ -20,6 +19,7 @@ use super::own::{Clients, Own};
 use super::requests::{Requests, Wish};
 use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender};
 use super::watch::Watch;
+use super::{Clock, Event};
 use crate::config::{Identity, ServerKind};
 use crate::presence::Rule;
 
@@ -52,6 +52,7 @@ pub struct Errands {
     us: BareJid,
     sender: Sender,
     facts: Facts,
+    clock: Clock,
     rule: Rule,
     /// Our own server.
     home: BareJid,
@@ -87,11 +88,12 @@ pub struct Errands {
 }
 
 impl Errands {
-    pub fn new(identity: &Identity, sender: Sender, facts: Facts) -> Errands {
+    pub fn new(identity: &Identity, sender: Sender, facts: Facts, clock: Clock) -> Errands {
         Errands {
             us: identity.jid.clone(),
             sender,
             facts,
+            clock,
             rule: identity.rule,
             home: identity.home(),
             spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
