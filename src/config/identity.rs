@@ -36,16 +36,20 @@ impl Reader {
         let mut identities = Vec::new();
         for block in &xmpp {
             let access = read.take(Section::Access, &block.name);
-            identities.extend(self.identity(block, &access, cache));
+            let privacy = read.take(Section::Privacy, &block.name);
+            identities.extend(self.identity(block, &access, &privacy, cache));
         }
-        for orphan in read.blocks.iter().filter(|block| block.section == Section::Access) {
+        for orphan in read.blocks.iter().filter(|block| matches!(block.section, Section::Access | Section::Privacy)) {
             self.report.add(orphan.line, &orphan.header(), "", Fault::NoSuchIdentity);
-            self.access(orphan, None);
+            match orphan.section {
+                Section::Access => drop(self.access(orphan, None)),
+                _ => drop(self.show_since(orphan)),
+            }
         }
         identities
     }
 
-    fn identity(&mut self, xmpp: &Block, access: &Block, cache: &CacheSettings) -> Option<Identity> {
+    fn identity(&mut self, xmpp: &Block, access: &Block, privacy: &Block, cache: &CacheSettings) -> Option<Identity> {
         let jid = self.jid(xmpp);
         let password = self.password(xmpp);
         let host = self.value(xmpp, const { key(Section::Xmpp, "host") }, values::host);
@@ -61,6 +65,7 @@ impl Reader {
         let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
         self.choice_or_default(xmpp, const { key(Section::Xmpp, "tls") });
         let (visibility, domains) = self.access(access, jid.as_ref());
+        let show_since = self.show_since(privacy);
 
         let jid = jid?;
         let is_component = jid.node().is_none();
@@ -85,6 +90,7 @@ impl Reader {
             rule: if rule == "highest-priority" { Rule::HighestPriority } else { Rule::MostAvailable },
             visibility,
             domains,
+            show_since,
         })
     }
 
@@ -200,6 +206,10 @@ impl Reader {
             Ok(Some(Linger::Seconds(n))) => Some(Duration::from_secs(n)),
             Ok(None) | Err(Reported) => Some(Duration::from_secs(by_default)),
         }
+    }
+
+    fn show_since(&mut self, privacy: &Block) -> bool {
+        self.or_default(privacy, const { key(Section::Privacy, "show_since") }, values::yes_no)
     }
 
     fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> (Visibility, Vec<DomainPattern>) {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use Absent::{Otherwise, Required, Value};
-use Section::{Access, Cache, Images, Log, Text, Xmpp};
+use Section::{Access, Cache, Images, Log, Privacy, Text, Xmpp};
 
 /// Every key there is, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -134,6 +134,13 @@ pub const KEYS: &[Key] = &[
         "Whose presence may be asked for: names, and *.name for everything below one. The first plain name is home.",
     ),
     row(
+        Privacy,
+        "show_since",
+        Kind::YesNo,
+        Value("no"),
+        "Whether type=json says since when somebody is idle, as he is, or gone.",
+    ),
+    row(
         Cache,
         "ttl",
         Kind::Number { min: 1, max: 86_400, unit: " seconds" },
@@ -238,6 +245,7 @@ impl Key {
 pub enum Section {
     Xmpp,
     Access,
+    Privacy,
     Cache,
     Images,
     Text,
@@ -245,12 +253,13 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 6] = [Xmpp, Access, Cache, Images, Text, Log];
+    pub const ALL: [Section; 7] = [Xmpp, Access, Privacy, Cache, Images, Text, Log];
 
     pub fn name(self) -> &'static str {
         match self {
             Xmpp => "xmpp",
             Access => "access",
+            Privacy => "privacy",
             Cache => "cache",
             Images => "images",
             Text => "text",
@@ -260,7 +269,7 @@ impl Section {
 
     /// True where `[section NAME]` may stand for a further identity.
     pub fn is_per_identity(self) -> bool {
-        matches!(self, Xmpp | Access)
+        matches!(self, Xmpp | Access | Privacy)
     }
 
     /// One sentence for the reference.
@@ -268,6 +277,7 @@ impl Section {
         match self {
             Xmpp => "The identity that asks. A further one is a section `[xmpp NAME]`.",
             Access => "Whose presence is told to whom. `[access NAME]` belongs to `[xmpp NAME]`.",
+            Privacy => "How much is told about people. `[privacy NAME]` belongs to `[xmpp NAME]`.",
             Cache => "How old an answer may be, and where answers are kept.",
             Images => "Pictures and redirects to pictures.",
             Text => "The words for the states, for all languages; `unavailable.de` is for one.",

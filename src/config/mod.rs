@@ -82,6 +82,8 @@ pub struct Identity {
     pub visibility: Visibility,
     /// Whose presence may be asked for; the first plain name is the home domain.
     pub domains: Vec<DomainPattern>,
+    /// It is told since when somebody is idle, as he is, or gone.
+    pub show_since: bool,
 }
 
 impl Identity {

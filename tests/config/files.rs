@@ -206,11 +206,11 @@ fn mistakes_in_text_and_files_are_told_together() {
 ~/wp.ini:3: [xmpp] password_file: everybody may read the file with this password (mode 0604); allowed: 0600, or 0640 \
 with the group of the web server
 ~/wp.ini:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, \
-tls, ca_file, verify, timeout, linger, server, resource
+tls, ca_file, verify, timeout, linger, server, resource, visible, accept_subscriptions
 ~/wp.ini:5: [xmpp] ca_file: there is no such file
 ~/wp.ini:8: [xmpp b] password: everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with \
 the group of the web server
-~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, cache, images, text, log
+~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log
 ~/wp.ini:11: [images] directory: is not a directory
 ~/wp.ini:13: [log] level: is not one of the words for it; allowed: error, warn, info, debug, trace, off";
     assert_eq!(machine.found(Some(&file)), expected);

@@ -202,7 +202,7 @@ fn languages() {
     let mut texts = Texts::default();
     texts.insert("", "Lunch");
     texts.insert("de", "Mittag");
-    let presence = Presence { state: State::Away, texts, priority: 0 };
+    let presence = Presence { texts, ..Presence::bare(State::Away) };
     for (query, text) in [
         ("type=text", "Lunch\n"),
         ("type=text&lang=de-AT", "Mittag\n"),

@@ -81,7 +81,7 @@ fn known(state: State, status: &str, priority: i8) -> Found {
 fn aged(state: State, status: &str, priority: i8, age: Duration) -> Found {
     let mut texts = Texts::default();
     texts.insert("", status);
-    Found::Known { presence: Presence { state, texts, priority }, age }
+    Found::Known { presence: Presence { texts, priority, ..Presence::bare(state) }, age }
 }
 
 fn nothing() -> Found {

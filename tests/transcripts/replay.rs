@@ -392,6 +392,7 @@ fn read_identity(line: &str) -> (Identity, String) {
         rule: Rule::MostAvailable,
         visibility: Visibility::Anyone,
         domains: vec![DomainPattern::Exactly("example.com".into())],
+        show_since: false,
     };
     let mut nonce = "n0nce".to_owned();
     for (key, value) in words.map(|word| word.split_once('=').expect("key=value")) {
