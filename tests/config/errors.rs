@@ -74,8 +74,14 @@ fn lines_and_names_must_be_known() {
             ("[cache] ; mine", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
             ("verify = y\res", "F:4: [xmpp]: there is a control character in this line"),
             ("[]", "F:4: unknown section; allowed: xmpp, access, privacy, cache, images, text, log"),
-            ("[viewers]\na = b", "F:4: [viewers]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log"),
-            ("[LOG]", "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, privacy, cache, images, text, log"),
+            (
+                "[viewers]\na = b",
+                "F:4: [viewers]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log",
+            ),
+            (
+                "[LOG]",
+                "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, privacy, cache, images, text, log",
+            ),
             (
                 "[log a]",
                 "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, privacy, cache, images, text, \
