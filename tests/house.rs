@@ -54,6 +54,7 @@ fn only_the_edges_touch_sockets_files_and_clocks() {
         "config/directory.rs",
         "render/folder.rs",
         "probe/connect.rs",
+        "probe/choices.rs",
         "probe/dns.rs",
         "probe/tls.rs",
         "probe/lease.rs",

@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod certificate;
+pub mod choices;
 pub mod connect;
 pub mod dns;
 pub mod errands;
