@@ -8,6 +8,15 @@ use native_tls::{Certificate, Error, Identity as Own, TlsConnector};
 use super::{ALPN, Beginning, Secured, Socket, TlsFault, of_file, read};
 use crate::config::Identity;
 
+/// The last is that of somebody with the name of one who is trusted, and another key.
+const UNKNOWN_ISSUER: [&str; 5] = [
+    "self-signed certificate",
+    "self signed certificate",
+    "local issuer certificate",
+    "verify the first certificate",
+    "certificate signature failure",
+];
+
 pub async fn secure(
     identity: &Identity,
     name: &str,
@@ -58,9 +67,7 @@ fn fault(name: &str, error: &Error) -> TlsFault {
         }
         () if is(&["certificate has expired"]) => TlsFault::Expired { until: None, now },
         () if is(&["certificate is not yet valid"]) => TlsFault::NotYetValid { from: None, now },
-        () if is(&["self-signed certificate", "self signed certificate", "local issuer", "first certificate"]) => {
-            TlsFault::UnknownIssuer
-        }
+        () if is(&UNKNOWN_ISSUER) => TlsFault::UnknownIssuer,
         () => TlsFault::Handshake(said),
     }
 }

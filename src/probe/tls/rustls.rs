@@ -62,6 +62,8 @@ fn fault(error: &io::Error) -> TlsFault {
             CertificateError::NotValidYetContext { time, not_before } => {
                 TlsFault::NotYetValid { from: Some(time_of(*not_before)), now: time_of(*time) }
             }
+            // Of one whose end is before its beginning.
+            CertificateError::Expired => TlsFault::Expired { until: None, now: SystemTime::now() },
             CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
             CertificateError::Other(OtherError(ours)) => {
                 ours.downcast_ref::<TlsFault>().cloned().unwrap_or_else(|| TlsFault::Handshake(error.to_string()))
@@ -172,6 +174,8 @@ impl ServerCertVerifier for Verified {
             verified => verified,
         };
         verified.map_err(|error| match error {
+            // Somebody of the same name is trusted, but he has another key.
+            Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),
             Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. }) => {
                 let expected = server.to_str().into_owned();
                 ours(TlsFault::WrongName { expected, offered: certificate::names(certificate) })
