@@ -13,6 +13,8 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked
+	cargo clippy --locked --no-default-features --features native-tls -- -D warnings
+	cargo test --locked --features native-tls --test real tls::
 	cd images/maker && cargo fmt --check && cargo test --locked && cargo run --locked -- --check
 	@echo "Everything passes."
 

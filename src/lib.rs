@@ -6,6 +6,9 @@
 //! side. Both sides meet in [`presence`]. [`site`] holds what lives as long as one configuration ([`config`]); [`cli`]
 //! is for people.
 
+#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+compile_error!("an XMPP server is reached by TLS: build with the feature rustls or native-tls");
+
 pub mod access;
 pub mod cache;
 pub mod cli;

@@ -10,7 +10,10 @@ use super::problem::Fault;
 use super::reader::{Claimed, Given, Reader, Reported};
 use super::sections::{Block, Sections};
 use super::values;
-use super::{CacheSettings, DomainPattern, Host, Identity, Secret, Security, ServerKind, Visibility};
+use super::{
+    CacheSettings, ClientCertificate, DomainPattern, Host, Identity, Secret, Security, ServerKind, TlsLibrary,
+    Visibility,
+};
 use crate::presence::Rule;
 
 /// The default of `linger`, in seconds.
@@ -51,7 +54,8 @@ impl Reader {
 
     fn identity(&mut self, xmpp: &Block, access: &Block, privacy: &Block, cache: &CacheSettings) -> Option<Identity> {
         let jid = self.jid(xmpp);
-        let password = self.password(xmpp);
+        let client_certificate = self.client_certificate(xmpp);
+        let password = self.password(xmpp, &client_certificate);
         let host = self.value(xmpp, const { key(Section::Xmpp, "host") }, values::host);
         let port = self.number(xmpp, const { key(Section::Xmpp, "port") });
         let security = self.choice(xmpp, const { key(Section::Xmpp, "security") });
@@ -63,14 +67,19 @@ impl Reader {
         let rule = self.choice_or_default(xmpp, const { key(Section::Xmpp, "resource") });
         let visible = self.or_default(xmpp, const { key(Section::Xmpp, "visible") }, values::yes_no);
         let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
-        self.choice_or_default(xmpp, const { key(Section::Xmpp, "tls") });
+        let tls = self.tls(xmpp);
         let (visibility, domains) = self.access(access, jid.as_ref());
         let show_since = self.show_since(privacy);
 
         let jid = jid?;
         let is_component = jid.node().is_none();
         self.check_host(xmpp, is_component, &host, &port);
-        let security = self.security(xmpp, is_component, &host, security);
+        self.check_certificate(xmpp, is_component, &client_certificate, &security);
+        let security = match self.security(xmpp, is_component, &host, security) {
+            // A host or port of the admin's is no record of DNS, which would say which of the two it speaks.
+            Security::AsOffered if xmpp.names(&["host", "port"]) => Security::StartTls,
+            security => security,
+        };
         let linger = self.linger_of(xmpp, is_component, linger, cache);
         Some(Identity {
             name: xmpp.name.clone(),
@@ -80,7 +89,9 @@ impl Reader {
             // The table's range is that of u16.
             port: port.ok().flatten().and_then(|port| u16::try_from(port).ok()),
             security,
+            tls,
             ca_file,
+            client_certificate: client_certificate.ok().flatten(),
             verify,
             timeout: Duration::from_secs(timeout),
             linger,
@@ -103,13 +114,63 @@ impl Reader {
         given.ok().flatten()
     }
 
-    /// The password, empty as long as it is still in its file.
-    fn password(&mut self, xmpp: &Block) -> Option<Secret> {
+    /// Both of its files, or none.
+    fn client_certificate(&mut self, xmpp: &Block) -> Given<ClientCertificate> {
+        const CERT: &Key = key(Section::Xmpp, "cert");
+        const KEY: &Key = key(Section::Xmpp, "key");
+        let alone = |allowed: &str| Fault::Missing { allowed: allowed.to_owned() };
+        match (self.path(xmpp, CERT)?, self.path(xmpp, KEY)?) {
+            (Some(cert), Some(key)) => {
+                self.claim(xmpp, CERT, &cert, Claimed::Readable);
+                self.claim(xmpp, KEY, &key, Claimed::PrivateKey);
+                return Ok(Some(ClientCertificate { cert, key }));
+            }
+            (Some(_), None) => self.problem(xmpp, KEY, alone("the private key of cert")),
+            (None, Some(_)) => self.problem(xmpp, CERT, alone("the certificate of key")),
+            (None, None) => return Ok(None),
+        }
+        Err(Reported)
+    }
+
+    fn check_certificate(
+        &mut self,
+        xmpp: &Block,
+        is_component: bool,
+        certificate: &Given<ClientCertificate>,
+        security: &Given<&str>,
+    ) {
+        const CERT: &Key = key(Section::Xmpp, "cert");
+        if !matches!(certificate, Ok(Some(_))) {
+            return;
+        }
+        if is_component {
+            self.refuse(xmpp, CERT, "is for accounts only", "a component proves its password");
+        } else if matches!(security, Ok(Some("none"))) {
+            self.refuse(xmpp, CERT, "is shown in TLS", "security = starttls or direct beside it");
+        }
+    }
+
+    /// The library that is asked for, if this build has it.
+    fn tls(&mut self, xmpp: &Block) -> TlsLibrary {
+        const TLS: &Key = key(Section::Xmpp, "tls");
+        let default = TlsLibrary::ALL[0];
+        let Ok(Some(word)) = self.choice(xmpp, TLS) else { return default };
+        let built_in = TlsLibrary::ALL.iter().copied().find(|library| library.word() == word);
+        built_in.unwrap_or_else(|| {
+            let words: Vec<_> = TlsLibrary::ALL.iter().map(|library| library.word()).collect();
+            self.refuse(xmpp, TLS, "is not in this build of webpresence", &words.join(", "));
+            default
+        })
+    }
+
+    /// The password, empty as long as it is still in its file, and where a certificate stands for it.
+    fn password(&mut self, xmpp: &Block, certificate: &Given<ClientCertificate>) -> Option<Secret> {
         const PASSWORD: &Key = key(Section::Xmpp, "password");
         const FILE: &Key = key(Section::Xmpp, "password_file");
         let written = self.value(xmpp, PASSWORD, |text| Ok(Secret::new(text.to_owned())));
         let file = self.path(xmpp, FILE);
         match (written, file) {
+            (Ok(None), Ok(None)) if !matches!(certificate, Ok(None)) => Some(Secret::new(String::new())),
             (Ok(None), Ok(None)) => {
                 let allowed = "password or password_file".to_owned();
                 self.problem(xmpp, PASSWORD, Fault::Missing { allowed });
@@ -166,9 +227,14 @@ impl Reader {
                 self.refuse(xmpp, SECURITY, why, "starttls, direct");
                 Security::None
             }
+            (true, Some("direct")) if matches!(host, Some(Host::Unix(_))) => {
+                self.refuse(xmpp, SECURITY, "a Unix socket has no TLS", "none");
+                Security::None
+            }
             (_, Some("none")) => Security::None,
             (_, Some("direct")) => Security::Direct,
-            (_, _) => Security::StartTls,
+            (_, Some(_)) => Security::StartTls,
+            (_, None) => Security::AsOffered,
         }
     }
 

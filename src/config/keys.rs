@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::TlsLibrary;
 use Absent::{Otherwise, Required, Value};
 use Section::{Access, Cache, Images, Log, Privacy, Text, Xmpp};
 
@@ -24,7 +25,7 @@ pub const KEYS: &[Key] = &[
         Required("change me"),
         "The component's secret or the account's password, exactly as it stands up to the end of the line: quotes, \
          # and ; belong to it. With it in this file, only its owner and group may be allowed to read the file. It \
-         goes without where password_file is there.",
+         goes without where password_file is there, and for an account that has cert and key.",
     ),
     row(
         Xmpp,
@@ -39,7 +40,7 @@ pub const KEYS: &[Key] = &[
         Kind::Host,
         Otherwise { says: "127.0.0.1 for a component, DNS for an account", sample: "127.0.0.1" },
         "Where the XMPP server is. Without it an account's server is found by DNS SRV (RFC 6120, XEP-0368), then by \
-         the domain itself. A Unix socket is for components only.",
+         the domain itself. A Unix socket is for components only, and has no TLS.",
     ),
     row(
         Xmpp,
@@ -52,17 +53,43 @@ pub const KEYS: &[Key] = &[
         Xmpp,
         "security",
         Kind::Choice(&["starttls", "direct", "none"]),
-        Otherwise { says: "none for a component on this machine, starttls for an account", sample: "direct" },
-        "How the connection is encrypted. An account goes without only to this machine. A component has no starttls; \
-         one that connects to another machine must say direct or, on purpose, none.",
+        Otherwise {
+            says: "none for a component on this machine; for an account starttls or direct, as DNS says, and \
+                   starttls where host or port is there",
+            sample: "direct",
+        },
+        "How the connection is encrypted: direct is TLS from the first byte. An account goes without only to this \
+         machine. A component has no starttls; one that connects to another machine must say direct or, on purpose, \
+         none.",
     ),
-    row(Xmpp, "tls", Kind::Choice(&["rustls"]), Value("rustls"), "The TLS library."),
+    row(
+        Xmpp,
+        "tls",
+        Kind::Choice(&["rustls", "native"]),
+        Otherwise { says: "rustls where it is built in, else native", sample: TlsLibrary::ALL[0].word() },
+        "The TLS library: native is the system's own (OpenSSL here), for executables that were built with it.",
+    ),
     row(
         Xmpp,
         "ca_file",
         Kind::File,
         Otherwise { says: "the certificates the system trusts", sample: "ca.pem" },
-        "Certificates (PEM) to trust instead of the system's.",
+        "Certificates (PEM) to trust instead of the system's: of authorities, or the server's own.",
+    ),
+    row(
+        Xmpp,
+        "cert",
+        Kind::File,
+        Otherwise { says: "none", sample: "client.pem" },
+        "An account's own certificate (PEM, with the chain behind it), shown to the server to log in by SASL EXTERNAL. \
+         It needs key.",
+    ),
+    row(
+        Xmpp,
+        "key",
+        Kind::File,
+        Otherwise { says: "none", sample: "client.key" },
+        "The private key of cert (PEM, PKCS#8), which only its owner and group may be allowed to read.",
     ),
     row(
         Xmpp,

@@ -157,6 +157,7 @@ fn check_files(draft: &mut Draft, mode: u32) {
     for claim in &draft.claims {
         let checked = match claim.what {
             Claimed::Password => password(&claim.path).map(|secret| give(&mut draft.config, claim, secret)),
+            Claimed::PrivateKey => private_key(&claim.path),
             Claimed::Readable => readable(&claim.path),
             Claimed::Folder => folder(&claim.path),
             Claimed::Cache => lasting(&claim.path),
@@ -193,6 +194,16 @@ fn password(path: &Path) -> Result<Secret, Fault> {
         return Err(Fault::NotAPassword("the file holds more than one line, or control characters"));
     }
     Ok(Secret::new(text.to_owned()))
+}
+
+/// It is read when a session is opened; here only who may read it counts.
+fn private_key(path: &Path) -> Result<(), Fault> {
+    let metadata = open(path).and_then(|file| file.metadata()).map_err(|e| Fault::Unreadable(e.kind()))?;
+    match metadata.mode() & 0o7777 {
+        _ if !metadata.is_file() => Err(Fault::NotAFile),
+        mode if is_world_readable(mode) => Err(Fault::WorldReadable { mode }),
+        _ => Ok(()),
+    }
 }
 
 fn readable(path: &Path) -> Result<(), Fault> {

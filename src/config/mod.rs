@@ -62,11 +62,15 @@ pub struct Identity {
     pub name: String,
     /// A domain is an external component (XEP-0114), `user@domain` an ordinary account.
     pub jid: BareJid,
+    /// Empty where there is none, which only an account with a certificate may be without.
     pub password: Secret,
     pub host: Option<Host>,
     pub port: Option<u16>,
     pub security: Security,
+    pub tls: TlsLibrary,
     pub ca_file: Option<PathBuf>,
+    /// What it shows of itself in TLS, for SASL EXTERNAL.
+    pub client_certificate: Option<ClientCertificate>,
     pub verify: bool,
     /// Seconds for the whole answer.
     pub timeout: Duration,
@@ -125,9 +129,47 @@ pub enum Host {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
+    /// An account's whose file does not say: STARTTLS or TLS from the first byte, as DNS says (XEP-0368).
+    AsOffered,
     StartTls,
     Direct,
     None,
+}
+
+/// Which TLS library: those of this build. At least one must be in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsLibrary {
+    #[cfg(feature = "rustls")]
+    Rustls,
+    #[cfg(feature = "native-tls")]
+    Native,
+}
+
+impl TlsLibrary {
+    /// Those of this build; the first is the default.
+    pub const ALL: &[TlsLibrary] = &[
+        #[cfg(feature = "rustls")]
+        TlsLibrary::Rustls,
+        #[cfg(feature = "native-tls")]
+        TlsLibrary::Native,
+    ];
+
+    /// As the configuration calls it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            #[cfg(feature = "rustls")]
+            TlsLibrary::Rustls => "rustls",
+            #[cfg(feature = "native-tls")]
+            TlsLibrary::Native => "native",
+        }
+    }
+}
+
+/// A certificate with its chain, and its private key: PEM files, read when a session is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Which server software answers: what its silence means differs.

@@ -116,7 +116,7 @@ pub enum Fault {
         max_bytes: u64,
     },
     NotUtf8,
-    /// It holds a password, and these mode bits let everybody read it.
+    /// It holds a password or a private key, and these mode bits let everybody read it.
     WorldReadable {
         mode: u32,
     },
@@ -194,7 +194,7 @@ impl fmt::Display for Fault {
             Fault::NotUtf8 => f.write_str("is not UTF-8"),
             Fault::WorldReadable { mode } => write!(
                 f,
-                "everybody may read the file with this password (mode {mode:04o}); allowed: 0600, or 0640 with the \
+                "everybody may read the file with this secret (mode {mode:04o}); allowed: 0600, or 0640 with the \
                  group of the web server"
             ),
             Fault::NotAPassword(why) => write!(f, "{why}; allowed: one line of text"),

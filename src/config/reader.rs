@@ -33,6 +33,7 @@ pub(super) struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     Password,
+    PrivateKey,
     Readable,
     Folder,
     Cache,

@@ -46,6 +46,11 @@ impl Block {
         self.entries.iter().find(|entry| entry.key.name == key.name)
     }
 
+    /// True where at least one of these keys is written.
+    pub fn names(&self, keys: &[&str]) -> bool {
+        self.entries.iter().any(|entry| keys.contains(&entry.key.name))
+    }
+
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }

@@ -1,20 +1,21 @@
 //! From an identity to bytes on a socket: DNS, TCP or a Unix socket, TLS. What the bytes mean is the session's.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use domain::resolv::stub::conf::ResolvConf;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
+use super::dns::{self, Target};
 use super::login::Bindings;
+use super::race::reach;
 use super::steps::{Stage, Steps};
-use super::{Failure, dns, tls};
+use super::tls::{self, Beginning, Socket};
+use super::{Failure, unreachable};
 use crate::config::{Host, Identity, Security};
-
-/// What an XMPP stream runs over.
-trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 
 /// An open connection.
 pub struct Channel {
@@ -26,27 +27,37 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Connects as `identity` is configured to, with TLS where it is direct.
+    /// Connects as `identity` is configured to, with TLS where that begins at once.
     pub async fn open(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
-        let direct = identity.security == Security::Direct;
-        let (channel, name) = match identity.endpoint() {
-            Some((Host::Unix(path), _)) => {
-                let unreachable = |error: std::io::Error| unreachable(&path.display().to_string(), &error.to_string());
-                let socket = timeout_at(deadline, UnixStream::connect(&path)).await;
-                let socket = socket.map_err(|_| Failure::Silent)?.map_err(unreachable)?;
-                (Channel { socket: Box::new(socket), tcp: None, bindings: None }, String::new())
+        let targets = match identity.endpoint() {
+            Some((Host::Unix(path), _)) => return Channel::open_unix(&path, deadline, steps).await,
+            Some((Host::Name(name), port)) => {
+                let beginning = match identity.security {
+                    Security::Direct => Beginning::AtOnce,
+                    Security::AsOffered | Security::StartTls | Security::None => Beginning::InStream,
+                };
+                vec![Target { host: ascii(&name), port, beginning }]
             }
-            _ => Channel::open_tcp(identity, deadline, steps).await?,
+            None => found(identity, deadline).await?,
         };
+        let (socket, target) = reach(targets, deadline, steps).await?;
         steps.passed(Stage::Connected);
-        if direct { channel.secure(identity, &name, deadline, steps).await } else { Ok(channel) }
+        let channel = Channel::over_tcp(socket);
+        match target.beginning {
+            Beginning::InStream => Ok(channel),
+            Beginning::AtOnce => {
+                let name = if identity.is_component() { target.host } else { domain(identity) };
+                channel.encrypt(identity, &name, Beginning::AtOnce, deadline, steps).await
+            }
+        }
     }
 
-    /// Returns the host too: the name a component's server proves by TLS.
-    async fn open_tcp(identity: &Identity, deadline: Instant, steps: &Steps) -> Result<(Channel, String), Failure> {
-        let targets = targets(identity, deadline).await?;
-        let (socket, host) = reach(targets, deadline, steps).await?;
-        Ok((Channel::over_tcp(socket), host))
+    async fn open_unix(path: &Path, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
+        let failed = |error: io::Error| unreachable(&path.display().to_string(), &error.to_string());
+        let socket = timeout_at(deadline, UnixStream::connect(path)).await;
+        let socket = socket.map_err(|_| Failure::Silent)?.map_err(failed)?;
+        steps.passed(Stage::Connected);
+        Ok(Channel { socket: Box::new(socket), tcp: None, bindings: None })
     }
 
     fn over_tcp(socket: TcpStream) -> Channel {
@@ -57,21 +68,23 @@ impl Channel {
         Channel { tcp: socket.as_fd().try_clone_to_owned().ok(), socket: Box::new(socket), bindings: None }
     }
 
-    /// Goes on over TLS. `host` is the name that counts for a component; an account's server proves the domain.
-    pub async fn secure(
+    /// Goes on over TLS, as STARTTLS has agreed on: an account's server proves its domain.
+    pub async fn secure(self, identity: &Identity, deadline: Instant, steps: &Steps) -> Result<Channel, Failure> {
+        self.encrypt(identity, &domain(identity), Beginning::InStream, deadline, steps).await
+    }
+
+    async fn encrypt(
         self,
         identity: &Identity,
-        host: &str,
+        name: &str,
+        beginning: Beginning,
         deadline: Instant,
         steps: &Steps,
     ) -> Result<Channel, Failure> {
-        let name = if identity.is_component() { host.to_owned() } else { domain(identity) };
-        let direct = identity.security == Security::Direct;
-        let secured = timeout_at(deadline, tls::secure(identity, &name, direct, self.socket)).await;
-        let stream = secured.map_err(|_| Failure::Silent)??;
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        steps.passed(Stage::Secured { certificate: certificate.map(|der| der.to_vec()) });
-        Ok(Channel { socket: Box::new(stream), tcp: self.tcp, bindings: Some(Bindings::default()) })
+        let secured = timeout_at(deadline, tls::secure(identity, name, beginning, self.socket)).await;
+        let secured = secured.map_err(|_| Failure::Silent)??;
+        steps.passed(Stage::Secured { certificate: secured.certificate });
+        Ok(Channel { socket: secured.socket, tcp: self.tcp, bindings: Some(secured.bindings) })
     }
 
     /// What a login can be bound to; `None` without TLS.
@@ -80,7 +93,7 @@ impl Channel {
     }
 
     /// Reads what is there, at least a byte; 0 at the end. Safe to drop half-way.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // COMPAT: Prosody's TLS writes meet Nagle and our delayed ACK, which costs 40 ms a turn; the kernel forgets
         // the option after a while.
         if let Some(tcp) = &self.tcp
@@ -92,32 +105,24 @@ impl Channel {
     }
 
     /// Writes all of it.
-    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket.write_all(bytes).await?;
         self.socket.flush().await
     }
 
     /// Ends our side.
-    pub async fn shutdown(&mut self) -> std::io::Result<()> {
+    pub async fn shutdown(&mut self) -> io::Result<()> {
         self.socket.shutdown().await
     }
 }
 
-async fn targets(identity: &Identity, deadline: Instant) -> Result<Vec<dns::Target>, Failure> {
-    if let Some((Host::Name(name), port)) = identity.endpoint() {
-        return Ok(vec![(ascii(&name), port)]);
-    }
-    let domain = domain(identity);
-    let direct = identity.security == Security::Direct;
-    let (service, port) = if direct { ("_xmpps-client._tcp", 5223) } else { ("_xmpp-client._tcp", 5222) };
-    let found = dns::targets(ResolvConf::default(), service, &domain, port);
-    // A name server that says nothing leaves half of the time: the system may know the host without it.
-    let now = Instant::now();
-    match timeout_at(now + deadline.saturating_duration_since(now) / 2, found).await {
-        Err(_) => Ok(vec![(domain, port)]),
-        Ok(Some(targets)) => Ok(targets),
-        Ok(None) => Err(unreachable(&domain, "its DNS says that there is no XMPP service for clients")),
-    }
+/// What DNS says about an account's domain. A name server that says nothing leaves half of the time: the system may
+/// know the host without it.
+async fn found(identity: &Identity, deadline: Instant) -> Result<Vec<Target>, Failure> {
+    let (domain, now) = (domain(identity), Instant::now());
+    let until = now + deadline.saturating_duration_since(now) / 2;
+    let targets = dns::targets(ResolvConf::default(), identity.security, &domain, until).await;
+    targets.ok_or_else(|| unreachable(&domain, "its DNS says that there is no XMPP service for clients"))
 }
 
 /// The account's domain, as DNS and certificates spell it.
@@ -130,75 +135,9 @@ fn ascii(name: &str) -> String {
     url::Host::parse(name).map_or_else(|_| name.to_owned(), |host| host.to_string())
 }
 
-/// Connects to the first host that answers; returns its name too.
-async fn reach(targets: Vec<dns::Target>, deadline: Instant, steps: &Steps) -> Result<(TcpStream, String), Failure> {
-    let mut failure = unreachable("the server", "no host to try");
-    let mut left = targets.len();
-    for (host, port) in targets {
-        left -= 1;
-        let addresses = match timeout_at(deadline, lookup_host((host.as_str(), port))).await {
-            Err(_) => return Err(Failure::Silent),
-            Ok(Err(error)) => {
-                failure = unreachable(&host, &error.to_string());
-                continue;
-            }
-            Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
-        };
-        steps.passed(Stage::Resolved { host: host.clone(), port });
-        for (tried, address) in addresses.iter().enumerate() {
-            // Each address and each further host its share of the time, so that a dead one leaves some for the next.
-            let now = Instant::now();
-            let share = deadline.saturating_duration_since(now) / (addresses.len() - tried + left) as u32;
-            match timeout_at(now + share, TcpStream::connect(address)).await {
-                Ok(Ok(socket)) => return Ok((socket, host)),
-                Ok(Err(error)) => failure = unreachable(&address.to_string(), &error.to_string()),
-                Err(_) => failure = unreachable(&address.to_string(), "no answer"),
-            }
-        }
-    }
-    Err(failure)
-}
-
-fn unreachable(to: &str, reason: &str) -> Failure {
-    Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-    use std::time::Duration;
-
-    use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};
-    use tokio::net::TcpListener;
-
     use super::*;
-
-    /// A port behind which packets are dropped: its queue is full and nobody empties it.
-    async fn dead() -> (OwnedFd, Vec<TcpStream>, u16) {
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
-        bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
-        listen(&listener, 0).expect("a listening socket");
-        let address = SocketAddr::try_from(getsockname(&listener).expect("bound")).expect("an IP address");
-        let mut queue = Vec::new();
-        let full = Duration::from_millis(100);
-        while let Ok(socket) = timeout_at(Instant::now() + full, TcpStream::connect(address)).await {
-            queue.push(socket.expect("room in the queue"));
-        }
-        (listener, queue, address.port())
-    }
-
-    #[tokio::test]
-    async fn a_dead_host_leaves_time_for_the_next() {
-        let (_listener, _queue, dead) = dead().await;
-        let alive = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = alive.local_addr().expect("bound").port();
-        let targets = [dead, port].map(|port| ("127.0.0.1".to_owned(), port));
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let reached = reach(targets.into(), deadline, &Steps::default()).await.map(|(socket, _)| socket.peer_addr());
-        let reached = reached.unwrap_or_else(|failure| panic!("{failure}")).expect("connected");
-        assert_eq!(reached.port(), port);
-        assert!(Instant::now() < deadline);
-    }
 
     #[test]
     fn names_are_spelled_as_dns_does() {

@@ -14,6 +14,7 @@ pub mod login;
 pub mod own;
 pub mod pending;
 pub mod prober;
+mod race;
 pub mod refused;
 pub mod requests;
 pub mod scram;
@@ -35,6 +36,7 @@ use crate::presence::{Presence, Resource};
 use guests::Order;
 use login::LoginFault;
 use stream::Fault;
+use tls::TlsFault;
 
 /// What was learned about one JID.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +121,7 @@ pub enum Failure {
     /// No connection: the name or address that was tried, and what the system said.
     Unreachable { to: String, reason: String },
     /// TLS could not be agreed on, or the certificate is not the server's.
-    Tls { host: String, reason: String },
+    Tls { host: String, fault: TlsFault },
     /// The server does not offer TLS where it was wanted.
     NoTls,
     /// Bytes came in between `<proceed/>` and TLS: somebody is in the middle (RFC 6120, 5.4.3.3).
@@ -156,7 +158,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Unreachable { to, reason } => write!(f, "cannot connect to {to}: {reason}"),
-            Failure::Tls { host, reason } => write!(f, "TLS with {host} failed: {reason}"),
+            Failure::Tls { host, fault } => write!(f, "TLS with {host} failed: {fault}"),
             Failure::NoTls => f.write_str("the server does not offer TLS"),
             Failure::Injected => f.write_str("bytes were injected before TLS began: somebody is in the middle"),
             Failure::LoginRefused(condition) => write!(f, "the server refused the login: {condition}"),
@@ -181,6 +183,10 @@ impl fmt::Display for Failure {
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
         }
     }
+}
+
+fn unreachable(to: &str, reason: &str) -> Failure {
+    Failure::Unreachable { to: to.to_owned(), reason: reason.to_owned() }
 }
 
 /// XML namespaces that more than one file here names.

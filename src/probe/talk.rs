@@ -60,7 +60,7 @@ impl<'a> Talk<'a> {
                 }
                 Step::StartTls => {
                     let channel = self.channel.take().ok_or(Failure::Unexpected("a connection"))?;
-                    let secured = channel.secure(&self.identity, "", self.deadline, &self.steps).await?;
+                    let secured = channel.secure(&self.identity, self.deadline, &self.steps).await?;
                     self.session.secured(secured.bindings().unwrap_or_default());
                     self.channel = Some(secured);
                 }

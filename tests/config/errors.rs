@@ -30,7 +30,7 @@ fn five_mistakes_are_five_lines() {
     let expected = "\
 F:2: [xmpp] jid: has a resource; allowed: a domain (component) or user@domain (account), without a resource
 F:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, tls, \
-ca_file, verify, timeout, linger, server, resource, visible, accept_subscriptions
+ca_file, cert, key, verify, timeout, linger, server, resource, visible, accept_subscriptions
 F:6: [xmpp] verify: the key stands already on line 5
 F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, privacy, cache, images, text, log
 F:9: [cache] ttl: is out of range; allowed: 1 to 86400 seconds";
@@ -144,6 +144,11 @@ fn a_component_must_fit_its_connection() {
                 "host = unix:/run/x\nport = 5347",
                 "F:5: [xmpp] port: a Unix socket has no port; allowed: port beside a host name or an IP address",
             ),
+            ("host = unix:/run/x\nsecurity = direct", "F:5: [xmpp] security: a Unix socket has no TLS; allowed: none"),
+            (
+                "cert = c.pem\nkey = c.key",
+                "F:4: [xmpp] cert: is for accounts only; allowed: a component proves its password",
+            ),
             (
                 "linger = 40",
                 "F:4: [xmpp] linger: is not longer than ttl + refresh of [cache] (30 + 10 seconds); allowed: 0, or \
@@ -178,6 +183,13 @@ fn an_account_must_fit_its_connection() {
                 "F:4: [xmpp] host: a Unix socket is for components only; allowed: a host name or an IP address",
             ),
             ("linger = always", "F:4: [xmpp] linger: always is for components only; allowed: 0 to 86400 seconds"),
+            ("cert = c.pem", "F:1: [xmpp] key: is missing; allowed: the private key of cert"),
+            ("key = c.key", "F:1: [xmpp] cert: is missing; allowed: the certificate of key"),
+            (
+                "host = localhost\nsecurity = none\ncert = c.pem\nkey = c.key",
+                "F:6: [xmpp] cert: is shown in TLS; allowed: security = starttls or direct beside it",
+            ),
+            ("tls = openssl", "F:4: [xmpp] tls: is not one of the words for it; allowed: rustls, native"),
         ],
     );
 }
@@ -204,4 +216,12 @@ fn a_file_of_nonsense_is_told_in_bounds() {
     assert_eq!(refuse(&component(&"nonsense\n".repeat(100))).lines().count(), 100);
     let long = refuse(&component(&format!("{} = 1", "x".repeat(5000))));
     assert!(long.starts_with(&format!("F:4: [xmpp] {}: unknown key; ", "x".repeat(80))), "{long}");
+}
+
+/// What the program can do is not what every executable of it can.
+#[cfg(not(feature = "native-tls"))]
+#[test]
+fn a_library_must_be_built_in() {
+    let expected = "F:4: [xmpp] tls: is not in this build of webpresence; allowed: rustls";
+    check_after(component, &[("tls = native", expected)]);
 }

@@ -148,7 +148,7 @@ fn a_password_is_for_owner_and_group() {
     for mode in [0o644, 0o604, 0o666] {
         let file = machine.put("wp.ini", SOUND, mode);
         let expected = format!(
-            "~/wp.ini:3: [xmpp] password: everybody may read the file with this password (mode {mode:04o}); allowed: \
+            "~/wp.ini:3: [xmpp] password: everybody may read the file with this secret (mode {mode:04o}); allowed: \
              0600, or 0640 with the group of the web server"
         );
         assert_eq!(machine.found(Some(&file)), expected);
@@ -174,7 +174,7 @@ fn a_password_may_be_in_a_file_of_its_own() {
         (
             b"pw",
             0o644,
-            "everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with the group of \
+            "everybody may read the file with this secret (mode 0644); allowed: 0600, or 0640 with the group of \
              the web server",
         ),
         (b"", 0o600, "the file is empty; allowed: one line of text"),
@@ -203,12 +203,12 @@ fn mistakes_in_text_and_files_are_told_together() {
                 [xmpp b]\njid = b.example\npassword = x\n[cash]\n[images]\ndirectory = icons\n[log]\nlevel = loud\n";
     let file = machine.put("wp.ini", text, 0o644);
     let expected = "\
-~/wp.ini:3: [xmpp] password_file: everybody may read the file with this password (mode 0604); allowed: 0600, or 0640 \
+~/wp.ini:3: [xmpp] password_file: everybody may read the file with this secret (mode 0604); allowed: 0600, or 0640 \
 with the group of the web server
 ~/wp.ini:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, \
-tls, ca_file, verify, timeout, linger, server, resource, visible, accept_subscriptions
+tls, ca_file, cert, key, verify, timeout, linger, server, resource, visible, accept_subscriptions
 ~/wp.ini:5: [xmpp] ca_file: there is no such file
-~/wp.ini:8: [xmpp b] password: everybody may read the file with this password (mode 0644); allowed: 0600, or 0640 with \
+~/wp.ini:8: [xmpp b] password: everybody may read the file with this secret (mode 0644); allowed: 0600, or 0640 with \
 the group of the web server
 ~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log
 ~/wp.ini:11: [images] directory: is not a directory
@@ -228,6 +228,22 @@ fn files_that_are_named_must_be_there() {
     check("ca_file = ca.pem\n[images]\ndirectory = icons", "~/wp.ini");
     check("ca_file = icons", "~/wp.ini:4: [xmpp] ca_file: is not a regular file");
     check("[images]\ndirectory = icons/none", "~/wp.ini:5: [images] directory: there is no such file");
+}
+
+/// The key of a certificate is as secret as a password.
+#[test]
+fn a_certificate_has_a_key_of_its_own() {
+    let machine = Machine::new();
+    machine.put("own.pem", "", 0o644);
+    let text = "[xmpp]\njid = bot@example.com\ncert = own.pem\nkey = own.key\n";
+    let file = machine.put("wp.ini", text, 0o644);
+    assert_eq!(machine.found(Some(&file)), "~/wp.ini:4: [xmpp] key: there is no such file");
+    machine.put("own.key", "", 0o644);
+    let expected = "~/wp.ini:4: [xmpp] key: everybody may read the file with this secret (mode 0644); allowed: 0600, or \
+                    0640 with the group of the web server";
+    assert_eq!(machine.found(Some(&file)), expected);
+    machine.put("own.key", "", 0o640);
+    assert_eq!(machine.found(Some(&file)), "~/wp.ini");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use webpresence::config::{DomainPattern, Host, LogSettings, LogTarget, Security, ServerKind, Visibility};
+use webpresence::config::{
+    ClientCertificate, DomainPattern, Host, LogSettings, LogTarget, Security, ServerKind, TlsLibrary, Visibility,
+};
 use webpresence::presence::{Rule, State};
 
 use super::{accept, account, component};
@@ -41,7 +43,10 @@ fn nothing_but_the_identity_is_needed() {
     assert_eq!(config.log, LogSettings { level: log::LevelFilter::Warn, target: LogTarget::Stderr });
 
     let account = accept(&account("")).identities.remove(0);
-    assert_eq!((account.is_component(), account.security, account.linger), (false, Security::StartTls, Some(secs(90))));
+    assert_eq!(
+        (account.is_component(), account.security, account.linger),
+        (false, Security::AsOffered, Some(secs(90)))
+    );
     assert!(!account.accept_subscriptions, "it may be somebody's own: his contacts are his to choose");
     assert_eq!(account.domains, [exactly("example.com"), below("example.com")]);
 }
@@ -124,7 +129,7 @@ fn further_identities_have_their_own_access() {
 
 #[test]
 fn security_follows_the_host() {
-    use Security::{Direct, None, StartTls};
+    use Security::{AsOffered, Direct, None, StartTls};
     let table = [
         (component("host = localhost"), None),
         (component("host = ::1"), None),
@@ -132,12 +137,39 @@ fn security_follows_the_host() {
         (component("host = a.example\nsecurity = none"), None),
         (component("host = a.example\nsecurity = direct"), Direct),
         (component("security = direct"), Direct),
+        (account(""), AsOffered),
+        (account("security = starttls"), StartTls),
         (account("host = localhost"), StartTls),
+        (account("port = 5222"), StartTls),
         (account("host = 127.0.0.1\nsecurity = none"), None),
         (account("security = direct"), Direct),
     ];
     for (text, expected) in table {
         assert_eq!(accept(&text).identities[0].security, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_certificate_may_stand_for_the_password() {
+    let certificate = ClientCertificate { cert: "/etc/own.pem".into(), key: "/keys/own".into() };
+    let lines = "cert = own.pem\nkey = /keys/own\n";
+    for (text, password) in [
+        (account(lines), "secret"),
+        (format!("[xmpp]\njid = bot@example.com\n{lines}"), ""),
+        (account(&format!("{lines}security = direct")), "secret"),
+    ] {
+        let identity = accept(&text).identities.remove(0);
+        let (found, revealed) = (identity.client_certificate, identity.password.reveal());
+        assert_eq!((found.as_ref(), revealed), (Some(&certificate), password), "{text}");
+    }
+    assert_eq!(accept(&account("")).identities[0].client_certificate, None);
+}
+
+#[test]
+fn the_first_library_is_the_default() {
+    assert_eq!(accept(&account("")).identities[0].tls, TlsLibrary::ALL[0]);
+    for library in TlsLibrary::ALL {
+        assert_eq!(accept(&account(&format!("tls = {}", library.word()))).identities[0].tls, *library);
     }
 }
 

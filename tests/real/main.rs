@@ -13,6 +13,7 @@ mod people;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod stand;
+mod tls;
 mod turns;
 mod web;
 mod world;

@@ -33,6 +33,8 @@ if [ "${1:-}" = test ]; then
     need ejabberd has ejabberdctl
     need apache2 has apache2
     need dnsmasq-base has dnsmasq
+    need libssl-dev test -e /usr/include/openssl/ssl.h
+    need pkg-config has pkg-config
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
 fi
 [ -n "$missing" ] || exit 0

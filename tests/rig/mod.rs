@@ -13,6 +13,7 @@ pub mod leash;
 pub mod nginx;
 pub mod port;
 pub mod prosody;
+pub mod tls;
 pub mod users;
 pub mod webpresence;
 pub mod xmpp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 use tokio::time::Instant;
-use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, Visibility};
+use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, TlsLibrary, Visibility};
 use webpresence::presence::{Rule, State, Texts};
 use webpresence::probe::facts::Facts;
 use webpresence::probe::login::Bindings;
@@ -382,7 +382,9 @@ fn read_identity(line: &str) -> (Identity, String) {
         host: None,
         port: None,
         security: Security::StartTls,
+        tls: TlsLibrary::ALL[0],
         ca_file: None,
+        client_certificate: None,
         verify: true,
         timeout: TIMEOUT,
         linger: None,
