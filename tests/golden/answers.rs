@@ -186,14 +186,14 @@ fn headers() {
 fn a_picture_that_is_not_made_in_time() {
     let late = |query: &str| Request { arrived: Instant::now() - Duration::from_secs(60), ..get(query) };
     let open = open_site();
-    let odd = told(&open, &late("jid=a@example.com&size=17&format=webp"), known(State::Away, "", 0));
+    let odd = told(&open, &late("jid=a@example.com&size=511&scale=2&format=webp"), known(State::Away, "", 0));
     assert_eq!(odd.status, 200);
     assert!(odd.headers.contains(&("Content-Type", "image/png".to_owned())), "{:?}", odd.headers);
     assert_eq!(
         odd.headers.iter().filter(|(name, _)| *name == "Cache-Control").collect::<Vec<_>>(),
         [&("Cache-Control", "no-store".to_owned())]
     );
-    let ready = told(&open, &get("jid=a@example.com&size=24"), known(State::Away, "", 0));
+    let ready = told(&open, &get("jid=a@example.com&size=512"), known(State::Away, "", 0));
     assert_eq!(odd.body, ready.body);
 }
 
