@@ -31,7 +31,7 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
                         writeln!(out, "{jid}: asked; has to accept {} in an XMPP client", identity.jid)?;
                     }
                     Ok(Consent::Refused) => writeln!(out, "{jid}: has refused {}", identity.jid)?,
-                    Err(unasked) => writeln!(out, "{jid}: not asked: {}", unasked.failure)?,
+                    Err(unasked) => writeln!(out, "{jid}: not asked: {unasked}")?,
                 }
             }
             drop(prober);

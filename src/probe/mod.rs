@@ -1,17 +1,20 @@
 //! The XMPP side.
 
-mod backoff;
+pub mod backoff;
 pub mod certificate;
 pub mod connect;
 pub mod dns;
+pub mod errand;
 pub mod errands;
 pub mod facts;
 pub mod inquiry;
 pub mod lease;
+mod lines;
 pub mod login;
+pub mod memory;
 pub mod pending;
 pub mod prober;
-pub mod refused;
+mod relay;
 pub mod scram;
 pub mod session;
 pub mod stanza;
@@ -22,13 +25,15 @@ pub mod tls;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource};
 use login::LoginFault;
 use stream::Fault;
 
 /// What was learned about one JID.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// `forbidden` where we may not know; never `unknown`.
     pub presence: Presence,
@@ -38,7 +43,7 @@ pub struct Answer {
 }
 
 /// What an answer rests on. Only the admin is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// Presences came.
     Present,
@@ -63,7 +68,7 @@ pub enum Why {
 }
 
 /// What became of a request for consent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consent {
     /// Given, now or before.
     Given,
@@ -74,7 +79,7 @@ pub enum Consent {
 }
 
 /// Why nothing could be learned, by whose fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// No connection: the name or address that was tried, and what the system said.
     Unreachable { to: String, reason: String },
@@ -89,25 +94,42 @@ pub enum Failure {
     /// The server does not serve our name, or not yet: its condition. Nothing was said about the password.
     NameUnknown(String),
     /// Our side broke the login off.
+    #[serde(skip)]
     Login(LoginFault),
     /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
     Conflict,
     /// The server ended the stream: its condition, empty where it gave none.
     StreamEnded(String),
     /// What came in is not XMPP.
+    #[serde(skip)]
     Stream(Fault),
     /// The server did not do what the protocol wants next: what was awaited.
-    Unexpected(&'static str),
+    #[serde(skip)]
+    Unexpected(#[serde(skip)] &'static str),
     /// More came in than one session may cost.
     Flood,
     /// Nothing came until the deadline.
     Silent,
     /// The server answers no probes of an account that shows itself to nobody.
     NotHeeded,
-    /// Another process holds the session of this identity.
+    /// Another process holds the session of this identity, and does not answer.
     Busy,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
+    /// The server did not like what was sent before it had asked for it. That is remembered: the next attempt waits.
+    TooHasty,
+    /// What happened to another process, or to an earlier one, in words.
+    Reported(String),
+}
+
+impl Failure {
+    /// Fit to be told to another process: what only this one can take apart becomes words.
+    pub fn portable(self) -> Failure {
+        match self {
+            Failure::Login(_) | Failure::Stream(_) | Failure::Unexpected(_) => Failure::Reported(self.to_string()),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -132,8 +154,10 @@ impl fmt::Display for Failure {
             Failure::NotHeeded => {
                 f.write_str("this server tells an account nothing unless it shows itself; use a component instead")
             }
-            Failure::Busy => f.write_str("another process on this machine holds the session"),
+            Failure::Busy => f.write_str("another process holds the session of this identity, and does not answer"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+            Failure::TooHasty => f.write_str("the server did not take what was sent before it had asked"),
+            Failure::Reported(words) => f.write_str(words),
         }
     }
 }
