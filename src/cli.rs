@@ -22,7 +22,7 @@ use crate::access;
 use crate::config::{self, Config, Environment, Identity, LogSettings, LogTarget, directory, load};
 use crate::gateway::Address;
 use crate::probe::Failure;
-use crate::probe::refused::Refused;
+use crate::probe::memory::Memory;
 
 pub use serve::{cgi, fastcgi};
 
@@ -246,14 +246,18 @@ fn shared_directory(config: &Config, level: Level) -> Option<PathBuf> {
 /// What a person can do about a failure that does not say it itself.
 fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> Option<String> {
     match failure {
-        Failure::Busy => Some("it is at work: try again when it is done".to_owned()),
+        Failure::Busy => Some(
+            "it may be stopped, or run on another machine that shares the directory: end it, or give each machine an \
+             identity or a directory of its own"
+                .to_owned(),
+        ),
         Failure::Conflict => {
             Some("run this command as the user of the process that is connected: they take turns then".to_owned())
         }
         Failure::LoginRefused(_) if !identity.is_component() => directory.map(|directory| {
-            let file = Refused::file(directory, identity);
+            let file = Memory::setback_file(directory, identity);
             format!(
-                "it is not sent again for two hours, unless the configured password changes; \
+                "it is not sent again for two hours, unless the configuration changes; \
                  where the server's was corrected, remove {}",
                 file.display()
             )
@@ -263,7 +267,10 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
         }
         // ejabberd says this of a component's name too.
         Failure::LoginRefused(condition) if condition == "not-authorized" => {
-            Some("the password here is not the one that the server has for this component".to_owned())
+            let there = "the password here is not the one that the server has for this component";
+            let again = directory.map(|directory| Memory::setback_file(directory, identity));
+            let again = again.map(|file| format!("; where the server's was corrected, remove {}", file.display()));
+            Some(format!("{there}{}", again.unwrap_or_default()))
         }
         _ => None,
     }

@@ -3,9 +3,12 @@
 
 use std::cmp::Reverse;
 
+use serde::{Deserialize, Serialize};
+
 /// What a visitor is told. The first seven names are those of Openfire's presence plugin; `Unknown` means that
 /// the XMPP server could not be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     Available,
     Chat,
@@ -62,7 +65,7 @@ impl State {
 }
 
 /// A status text in the languages its author gave; the language is empty where he named none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Texts(Vec<(String, String)>);
 
 impl Texts {
@@ -102,7 +105,7 @@ pub fn lookup<T>(tag: &str, find: impl Fn(&str) -> Option<T>) -> Option<T> {
 }
 
 /// One connected client of a person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
     pub name: String,
     pub state: State,
@@ -124,7 +127,7 @@ pub enum Rule {
 }
 
 /// What is known about one person.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     pub state: State,
     pub texts: Texts,

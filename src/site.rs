@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::cache::{Cache, Found, Renewal, wall_clock};
 use crate::config::{Config, Identity};
-use crate::probe::prober::{Manner, Prober};
+use crate::probe::prober::{Manner, Opening, Prober};
 use crate::render::picture::Icons;
 use crate::web;
 use crate::web::request::Request;
@@ -20,9 +20,9 @@ use crate::web::response::Response;
 /// How long this process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// A daemon of its own: sessions linger.
+    /// A daemon of its own: it may hold a session without being asked.
     Resident,
-    /// One of many that a web server starts and stops: a session is closed at once, so that the others get their turn.
+    /// One of many that a web server starts and stops. Its session lingers, and serves the others.
     Pooled,
     /// CGI: one answer.
     Single,
@@ -46,8 +46,10 @@ impl Site {
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
         let (mut probers, mut tasks) = (Vec::new(), Vec::new());
         for identity in &config.identities {
-            let linger = if life == Life::Resident { identity.linger } else { Some(Duration::ZERO) };
-            let manner = Manner { directory: directory.clone(), linger, ..Manner::default() };
+            let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
+            let always = life == Life::Resident && linger.is_none();
+            let opening = if always { Opening::Always } else { Opening::Asked };
+            let manner = Manner { directory: directory.clone(), linger, opening, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
@@ -68,7 +70,7 @@ impl Site {
             let prober = prober.ok_or(Duration::from_secs(1))?;
             let answer = prober.ask(asked.clone(), deadline).await;
             answer.map(|answer| answer.presence).map_err(|unasked| {
-                log::info!("{asked}: {}", unasked.failure);
+                log::info!("{asked}: {unasked}");
                 unasked.retry_after
             })
         };

@@ -67,15 +67,14 @@ impl Report<'_> {
         let sort = if identity.is_component() { "component" } else { "account" };
         writeln!(self.out, "{} ({sort})", identity.jid)?;
         let (listener, steps) = unbounded_channel();
-        let manner =
-            Manner { directory: directory.clone(), linger: Some(Duration::ZERO), steps: Steps::told_to(listener) };
+        let manner = Manner { steps: Steps::told_to(listener), ..Manner::of_command(directory.clone()) };
         let (prober, task) = Prober::spawn(identity.clone(), manner);
         let begun = Instant::now();
         let answer = prober.ask(identity.home(), begun + identity.timeout).await;
         let answered = Instant::now();
         let last = self.stages(begun, steps)?;
         if let Err(unasked) = &answer {
-            self.ill(&unasked.failure.to_string())?;
+            self.ill(&unasked.to_string())?;
             if let Some(advice) = advice(&unasked.failure, identity, directory.as_deref()) {
                 writeln!(self.out, "  {advice}")?;
             }

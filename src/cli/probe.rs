@@ -60,7 +60,7 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
     let answer = match answer {
         Ok(answer) => answer,
         Err(unasked) => {
-            writeln!(out, "{jid}: unknown: {}", unasked.failure)?;
+            writeln!(out, "{jid}: unknown: {unasked}")?;
             return Ok(false);
         }
     };

@@ -32,7 +32,7 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
                     }
                     Ok(Consent::Returned) => writeln!(out, "{jid}: is no longer seen by {}", identity.jid)?,
                     Ok(Consent::Refused) => writeln!(out, "{jid}: has refused {}", identity.jid)?,
-                    Err(unasked) => writeln!(out, "{jid}: not asked: {}", unasked.failure)?,
+                    Err(unasked) => writeln!(out, "{jid}: not asked: {unasked}")?,
                 }
             }
             drop(prober);

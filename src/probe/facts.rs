@@ -50,15 +50,22 @@ struct Written {
 impl Facts {
     /// What [`Facts::write`] wrote, where it is still understood. `now` is `epoch_s` seconds after 1970.
     pub fn read(text: &str, now: Instant, epoch_s: u64) -> Facts {
-        let Ok(Written { version: VERSION, servers, consents }) = serde_json::from_str(text) else {
-            return Facts::default();
-        };
+        let mut facts = Facts::default();
+        facts.refresh(text, now, epoch_s);
+        facts
+    }
+
+    /// As [`Facts::read`], replacing what was written down before; what is never written stays, and so does everything
+    /// where the text is not understood.
+    pub fn refresh(&mut self, text: &str, now: Instant, epoch_s: u64) {
+        let Ok(Written { version: VERSION, servers, consents }) = serde_json::from_str(text) else { return };
         let seen = |(jid, at_s)| {
             // What was seen in the future tells only that a clock was set.
             let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
             now.checked_sub(ago).map(|at| (jid, at))
         };
-        Facts { servers, consents: consents.into_iter().filter_map(seen).collect(), ..Facts::default() }
+        self.servers = servers;
+        self.consents = consents.into_iter().filter_map(seen).collect();
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {

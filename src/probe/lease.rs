@@ -1,79 +1,70 @@
-//! Whose turn it is: one process of this machine at a time holds the session of an identity, by a lock on a file.
-//! Prosody refuses a second session of a component, ejabberd accepts it and scatters the replies. Whoever waits says so
-//! by a second lock, so that a session which only lingers makes room.
+//! Which process of this machine holds the session of an identity, by a lock on a file: Prosody refuses a second session
+//! of a component, ejabberd accepts it and scatters the replies. The place of that file is also that of everything else
+//! that the processes of one identity share.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use jid::BareJid;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::time::{Instant, sleep};
+use ring::digest;
 
-/// How often a lock that somebody else holds is tried again.
-const POLL: Duration = Duration::from_millis(5);
 /// What stands for itself in a file name.
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'@');
+/// The longest address that is a name as it is. A socket's whole path may have 107 bytes, a file's name 255.
+const NAME_BYTES: usize = 64;
+/// What is left of a longer one in front of its hash, and how much of the hash there is.
+const NAME_HEAD: usize = 24;
+const NAME_HASH: usize = 16;
 
-/// The turn of this process; it ends when this is dropped, or with the process.
-pub struct Lease {
-    /// Locked.
-    _turn: File,
-    wanted: File,
+/// Where the processes of one identity meet.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub directory: PathBuf,
+    name: String,
 }
 
-impl Lease {
-    /// Waits for the turn of `jid` in `directory`; `None` if it did not come by `deadline`.
-    pub async fn acquire(directory: &Path, jid: &BareJid, deadline: Instant) -> io::Result<Option<Lease>> {
-        let turn = open(directory, jid, "lease")?;
-        let wanted = open(directory, jid, "wanted")?;
-        // Whoever waits already comes first: he tries within this time.
-        if is_locked(&wanted) {
-            sleep(POLL * 2).await;
-        }
-        if !try_lock(turn.try_lock())? {
-            // Shared, so that any number can wait.
-            let waiting = open(directory, jid, "wanted")?;
-            waiting.lock_shared()?;
-            while !try_lock(turn.try_lock())? {
-                if Instant::now() >= deadline {
-                    return Ok(None);
-                }
-                sleep(POLL).await;
-            }
-        }
-        Ok(Some(Lease { _turn: turn, wanted }))
+/// Held by this process alone until this is dropped, or the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lease(#[expect(dead_code, reason = "the lock is the file's, as long as it is open")] File);
+
+impl Place {
+    pub fn new(directory: &Path, jid: &BareJid) -> Place {
+        Place { directory: directory.to_owned(), name: file_name(jid) }
     }
 
-    /// True while another process waits for its turn.
-    pub fn is_wanted(&self) -> bool {
-        is_locked(&self.wanted)
+    /// The name of a file of this identity.
+    pub fn name(&self, kind: &str) -> String {
+        format!("{}.{kind}", self.name)
     }
-}
 
-/// True if another process has locked this file.
-fn is_locked(file: &File) -> bool {
-    match file.try_lock() {
-        Ok(()) => {
-            if let Err(error) = file.unlock() {
-                log::warn!("lock file of the session: {error}");
-            }
-            false
+    pub fn path(&self, kind: &str) -> PathBuf {
+        self.directory.join(self.name(kind))
+    }
+
+    /// The lease, if no other process has it.
+    pub fn lease(&self) -> io::Result<Option<Lease>> {
+        let file = create(&self.path("lease"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lease(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
-        Err(TryLockError::WouldBlock) => true,
-        Err(TryLockError::Error(_)) => false,
     }
 }
 
-/// An address as part of a file's name.
+/// An address as part of a file's name. Two addresses never share one: no address as it is holds a `~`.
 pub fn file_name(jid: &BareJid) -> String {
-    utf8_percent_encode(jid.as_str(), NAME).to_string()
-}
-
-fn open(directory: &Path, jid: &BareJid, kind: &str) -> io::Result<File> {
-    create(&directory.join(format!("{}.{kind}", file_name(jid))))
+    let name = utf8_percent_encode(jid.as_str(), NAME).to_string();
+    if name.len() <= NAME_BYTES {
+        return name;
+    }
+    let hash = digest::digest(&digest::SHA256, jid.as_str().as_bytes());
+    let hex: String = hash.as_ref().iter().take(NAME_HASH).map(|byte| format!("{byte:02x}")).collect();
+    // Encoded, it is ASCII.
+    format!("{}~{hex}", &name[..NAME_HEAD])
 }
 
 /// A file of ours alone, there already or not; a link in its place is not followed.
@@ -82,52 +73,41 @@ pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path)
 }
 
-fn try_lock(outcome: Result<(), TryLockError>) -> io::Result<bool> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(50)
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
     }
 
-    #[tokio::test]
-    async fn one_at_a_time_and_the_waiting_is_seen() {
+    #[test]
+    fn one_at_a_time() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let jid = BareJid::new("p.example.com").expect("a bare JID");
-        let other = BareJid::new("bob@example.com").expect("a bare JID");
-        let acquire = |jid| Lease::acquire(directory.path(), jid, soon());
-
-        let first = acquire(&jid).await.expect("files").expect("a free turn");
-        assert!(!first.is_wanted());
-        assert!(acquire(&other).await.expect("files").is_some(), "identities do not wait for each other");
-        assert!(acquire(&jid).await.expect("files").is_none(), "the turn is taken");
-        assert!(!first.is_wanted(), "nobody waits any more");
-
-        let waiting = Lease::acquire(directory.path(), &jid, Instant::now() + Duration::from_secs(20));
-        let hand_over = async {
-            while !first.is_wanted() {
-                tokio::task::yield_now().await;
-            }
-            drop(first);
-        };
-        let (second, ()) = tokio::join!(waiting, hand_over);
-        assert!(second.expect("files").is_some());
+        let place = |text| Place::new(directory.path(), &jid(text));
+        let first = place("p.example.com").lease().expect("files").expect("a free lease");
+        assert!(place("bob@example.com").lease().expect("files").is_some(), "identities do not wait for each other");
+        assert!(place("p.example.com").lease().expect("files").is_none(), "it is held");
+        drop(first);
+        assert!(place("p.example.com").lease().expect("files").is_some(), "it is free again");
     }
 
-    #[tokio::test]
-    async fn a_link_in_the_way_is_not_followed() {
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::os::unix::fs::symlink("elsewhere", directory.path().join("p.example.com.lease")).expect("a link");
-        let jid = BareJid::new("p.example.com").expect("a bare JID");
-        assert!(Lease::acquire(directory.path(), &jid, soon()).await.is_err());
+        assert!(Place::new(directory.path(), &jid("p.example.com")).lease().is_err());
         assert!(!directory.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn names_are_short_and_tell_addresses_apart() {
+        assert_eq!(file_name(&jid("bob@example.com")), "bob@example.com");
+        assert_eq!(file_name(&jid("bo/b@example.com".replace('/', "%").as_str())), "bo%25b@example.com");
+        let whole = format!("{}@example.com", "x".repeat(NAME_BYTES - 12));
+        assert_eq!(file_name(&jid(&whole)), whole);
+        let longer: Vec<String> = ["a", "b"].map(|end| file_name(&jid(&format!("{whole}{end}")))).into();
+        assert!(longer.iter().all(|name| name.len() <= NAME_BYTES && name.contains('~')), "{longer:?}");
+        assert_ne!(longer[0], longer[1]);
     }
 }

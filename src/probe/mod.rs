@@ -1,21 +1,24 @@
 //! The XMPP side.
 
-mod backoff;
+pub mod backoff;
 pub mod certificate;
 pub mod choices;
 pub mod connect;
 pub mod dns;
+pub mod errand;
 pub mod errands;
 pub mod facts;
 pub mod guests;
 pub mod inquiry;
 pub mod lease;
+mod lines;
 pub mod login;
+pub mod memory;
 pub mod own;
 pub mod pending;
 pub mod prober;
 mod race;
-pub mod refused;
+mod relay;
 pub mod requests;
 pub mod scram;
 pub mod session;
@@ -29,6 +32,7 @@ pub mod watch;
 use std::fmt;
 
 use jid::BareJid;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::config::ServerKind;
@@ -39,7 +43,7 @@ use stream::Fault;
 use tls::TlsFault;
 
 /// What was learned about one JID.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// `forbidden` where we may not know; never `unknown`.
     pub presence: Presence,
@@ -49,7 +53,7 @@ pub struct Answer {
 }
 
 /// What an answer rests on. Only the admin is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// Presences came.
     Present,
@@ -76,7 +80,7 @@ pub enum Why {
 }
 
 /// What became of a request for consent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Consent {
     /// Given, now or before.
     Given,
@@ -116,7 +120,7 @@ pub enum Event {
 }
 
 /// Why nothing could be learned, by whose fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failure {
     /// No connection: the name or address that was tried, and what the system said.
     Unreachable { to: String, reason: String },
@@ -131,15 +135,18 @@ pub enum Failure {
     /// The server does not serve our name, or not yet: its condition. Nothing was said about the password.
     NameUnknown(String),
     /// Our side broke the login off.
+    #[serde(skip)]
     Login(LoginFault),
     /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
     Conflict,
     /// The server ended the stream: its condition, empty where it gave none.
     StreamEnded(String),
     /// What came in is not XMPP.
+    #[serde(skip)]
     Stream(Fault),
     /// The server did not do what the protocol wants next: what was awaited.
-    Unexpected(&'static str),
+    #[serde(skip)]
+    Unexpected(#[serde(skip)] &'static str),
     /// More came in than one session may cost.
     Flood,
     /// Nothing came until the deadline.
@@ -148,10 +155,24 @@ pub enum Failure {
     NotHeeded,
     /// The server tells an account about its own clients only if it appears as one of them.
     Hidden,
-    /// Another process holds the session of this identity.
+    /// Another process holds the session of this identity, and does not answer.
     Busy,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
+    /// The server did not like what was sent before it had asked for it. That is remembered: the next attempt waits.
+    TooHasty,
+    /// What happened to another process, or to an earlier one, in words.
+    Reported(String),
+}
+
+impl Failure {
+    /// Fit to be told to another process: what only this one can take apart becomes words.
+    pub fn portable(self) -> Failure {
+        match self {
+            Failure::Login(_) | Failure::Stream(_) | Failure::Unexpected(_) => Failure::Reported(self.to_string()),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -179,8 +200,10 @@ impl fmt::Display for Failure {
             Failure::Hidden => {
                 f.write_str("the server shows an account its own clients only if it appears as one: visible = yes")
             }
-            Failure::Busy => f.write_str("another process on this machine holds the session"),
+            Failure::Busy => f.write_str("another process holds the session of this identity, and does not answer"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+            Failure::TooHasty => f.write_str("the server did not take what was sent before it had asked"),
+            Failure::Reported(words) => f.write_str(words),
         }
     }
 }

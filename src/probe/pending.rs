@@ -44,8 +44,7 @@ impl Pending {
 
     fn file(&self, identity: &BareJid, person: &BareJid) -> Option<PathBuf> {
         let name = format!("{}.asked.{}", file_name(identity), file_name(person));
-        // Longer names are no files; such a person is probed as everybody else.
-        self.0.as_ref().filter(|_| name.len() <= 255).map(|directory| directory.join(name))
+        self.0.as_ref().map(|directory| directory.join(name))
     }
 }
 
@@ -70,13 +69,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_or_with_a_name_too_long_nothing_is_out() {
+    fn without_a_place_nothing_is_out_and_long_names_are_no_matter() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let us = BareJid::new("p.example.com").expect("a bare JID");
         let long = BareJid::new(&format!("{}@example.com", "x".repeat(250))).expect("a bare JID");
-        for (pending, person) in [(Pending::default(), &us), (Pending::new(Some(directory.path())), &long)] {
-            assert!(!pending.note(&us, person) && !pending.is_out(&us, person));
+        for (pending, person, out) in
+            [(Pending::default(), &us, false), (Pending::new(Some(directory.path())), &long, true)]
+        {
+            assert_eq!((pending.note(&us, person), pending.is_out(&us, person)), (out, out));
             pending.settle(&us, person);
+            assert!(!pending.is_out(&us, person));
         }
     }
 }

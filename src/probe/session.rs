@@ -188,6 +188,11 @@ impl Session {
         self.errands.into_facts()
     }
 
+    /// What is known by now.
+    pub fn facts(&self) -> &Facts {
+        self.errands.facts()
+    }
+
     /// Takes what the server sent.
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Failure> {
         self.received = self.received.saturating_add(bytes.len());

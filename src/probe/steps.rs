@@ -11,6 +11,8 @@ use tokio::time::Instant;
 pub enum Stage {
     /// It is this process's turn.
     Lease,
+    /// Another process holds the session, and carries the question.
+    Relayed,
     Resolved {
         host: String,
         port: u16,
@@ -27,6 +29,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stage::Lease => f.write_str("its turn"),
+            Stage::Relayed => f.write_str("asked the process that holds the session"),
             Stage::Resolved { host, port } => write!(f, "found {host} port {port}"),
             Stage::Connected => f.write_str("connected"),
             Stage::Secured { .. } => f.write_str("TLS"),

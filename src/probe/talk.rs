@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::Failure;
 use super::connect::Channel;
@@ -82,13 +82,6 @@ impl<'a> Talk<'a> {
                 self.heard = Instant::now();
                 self.session.receive(&buffer[..length], self.heard)
             }
-        }
-    }
-
-    pub async fn wait_only(&mut self, until: Instant) -> Result<(), Failure> {
-        tokio::select! {
-            received = self.receive() => received,
-            () = sleep_until(until) => Ok(()),
         }
     }
 

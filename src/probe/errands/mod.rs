@@ -196,6 +196,10 @@ impl Errands {
         self.facts
     }
 
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
     /// What happened without a question since the last call.
     pub fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)

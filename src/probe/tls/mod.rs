@@ -12,6 +12,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use xmpp_parsers::date::DateTime;
 
@@ -67,7 +68,7 @@ impl Secured {
 }
 
 /// Why TLS could not be agreed on. Not every library tells the details.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TlsFault {
     /// The certificate is somebody else's: the names it offers.
     WrongName { expected: String, offered: Vec<String> },

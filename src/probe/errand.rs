@@ -1,0 +1,127 @@
+//! What is asked of an identity's session, and what became of it: by this process or, over the relay, by another one
+//! of this machine. A further sort of question is a variant here, and an arm where the holder of the session puts it.
+
+use std::fmt;
+use std::time::Duration;
+
+use jid::BareJid;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Answer, Consent, Failure};
+
+/// Whatever is asked can be asked again: a question may be put twice where a session ended under it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    Presence(BareJid),
+    Consent(BareJid),
+}
+
+/// What the question of the same name brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    Presence(Answer),
+    Consent(Consent),
+}
+
+/// Nothing was learned, and when it is worth asking again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unasked {
+    pub failure: Failure,
+    pub retry_after: Duration,
+    pub attempt: Attempt,
+}
+
+/// Whose failure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attempt {
+    /// That of an attempt made for this question.
+    Made,
+    /// That of an earlier one; for its sake none was made.
+    PutOff,
+}
+
+pub type Outcome = Result<Finding, Unasked>;
+
+/// A question on its way.
+pub struct Errand {
+    pub question: Question,
+    pub deadline: Instant,
+    /// Nobody, where the session only wants to know whether it is alive.
+    pub reply: Option<oneshot::Sender<Outcome>>,
+    /// When the present session took it.
+    pub put_at: Option<Instant>,
+    /// That this person was asked is remembered only because of this errand, and so far it may not be true.
+    pub noted: bool,
+}
+
+impl Question {
+    pub fn jid(&self) -> &BareJid {
+        match self {
+            Question::Presence(jid) | Question::Consent(jid) => jid,
+        }
+    }
+}
+
+impl Unasked {
+    pub fn now(failure: Failure) -> Unasked {
+        Unasked { failure, retry_after: Duration::from_secs(1), attempt: Attempt::Made }
+    }
+}
+
+impl fmt::Display for Unasked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempt {
+            Attempt::Made => write!(f, "{}", self.failure),
+            Attempt::PutOff => {
+                write!(f, "next attempt in {} s; last failure: {}", self.retry_after.as_secs(), self.failure)
+            }
+        }
+    }
+}
+
+impl Errand {
+    pub fn new(question: Question, deadline: Instant, reply: Option<oneshot::Sender<Outcome>>) -> Errand {
+        Errand { question, deadline, reply, put_at: None, noted: false }
+    }
+
+    /// Whoever asked waits no more.
+    pub fn is_forgotten(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    pub fn answer(self, outcome: Outcome) {
+        // Whoever asked may have gone; then nobody needs the answer.
+        self.reply.map(|reply| reply.send(outcome).ok());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_can_be_told_to_another_process() {
+        use crate::probe::login::LoginFault;
+        use crate::probe::stream::Fault;
+        let rows = [
+            Failure::Unreachable { to: "a:1".into(), reason: "refused".into() },
+            Failure::LoginRefused("not-authorized".into()),
+            Failure::Login(LoginFault::NoMechanism),
+            Failure::Stream(Fault::NotAStream),
+            Failure::Unexpected("a resource"),
+            Failure::Conflict,
+            Failure::Silent,
+        ];
+        for failure in rows {
+            let unasked = Unasked::now(failure.clone().portable());
+            let text = serde_json::to_string(&unasked).expect("portable");
+            let read: Unasked = serde_json::from_str(&text).expect("what was written");
+            assert_eq!((read.to_string(), &read), (failure.to_string(), &unasked));
+        }
+    }
+}

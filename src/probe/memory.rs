@@ -1,0 +1,307 @@
+//! What the processes of an identity remember together, as files where they take turns: what sessions have taught, and
+//! what went wrong last. Only the holder of the lease writes; everybody reads. Each CGI request is a process of its own,
+//! and each would send a wrong password again: COMPAT: ejabberd bans an address for an hour after twenty.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::{digest, hmac};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::backoff::Setback;
+use super::facts::Facts;
+use super::lease::Place;
+use crate::config::{Identity, Visibility};
+
+const SALT_BYTES: usize = 16;
+const SETBACK_BYTES: u64 = 16 * 1024;
+/// Ten thousand servers and people, and room for long names.
+const FACTS_BYTES: u64 = 4 * 1024 * 1024;
+/// Of a file that is being written; then it takes the place of the one before.
+const DRAFT: &str = "new";
+
+/// See the module. Without a place nothing is remembered beyond this process.
+pub struct Memory {
+    place: Option<Place>,
+    identity: Fingerprint,
+    /// The facts that this process read or wrote last, and what they were.
+    facts: Option<(Stamp, [u8; 32])>,
+    /// A setback is written down, as far as this process knows.
+    has_setback: bool,
+}
+
+/// What of the configuration decides how a session goes and what its answers are, the password with it. Whoever has
+/// another one does not ask through our session, and what went wrong for him says nothing to us.
+#[derive(Clone)]
+pub struct Fingerprint([u8; 32]);
+
+/// Which edition of a file.
+#[derive(PartialEq)]
+struct Stamp {
+    inode: u64,
+    modified: Option<SystemTime>,
+}
+
+/// The form in which a setback is written down: for whom, by a salted proof, and when, in milliseconds since 1970.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    salt: String,
+    proof: String,
+    at_ms: u64,
+    setback: Setback,
+}
+
+impl Fingerprint {
+    pub fn of(identity: &Identity) -> Fingerprint {
+        let password = identity.password.reveal();
+        // How long somebody waits and who may see it is each process's own affair.
+        let rest = Identity {
+            name: String::new(),
+            timeout: Duration::ZERO,
+            linger: None,
+            visibility: Visibility::Anyone,
+            ..identity.clone()
+        };
+        Fingerprint(hash(&format!("{password}\n{rest:?}")))
+    }
+
+    /// Fit to be told to a process of the same user.
+    pub fn text(&self) -> String {
+        BASE64.encode(self.0)
+    }
+
+    fn key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    }
+}
+
+impl Memory {
+    pub fn new(place: Option<Place>, identity: Fingerprint) -> Memory {
+        Memory { place, identity, facts: None, has_setback: false }
+    }
+
+    /// Where a setback is written down.
+    pub fn setback_file(directory: &Path, identity: &Identity) -> PathBuf {
+        Place::new(directory, &identity.jid).path("failed")
+    }
+
+    /// False where this process alone knows what went wrong.
+    pub fn is_shared(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// What went wrong last with the present configuration, and what is left of the pause after it.
+    pub fn setback(&mut self, now: SystemTime) -> Option<(Setback, Duration)> {
+        let (text, _) = read(&self.place.as_ref()?.path("failed"), SETBACK_BYTES)?;
+        self.has_setback = true;
+        let written: Written = serde_json::from_str(&text).ok()?;
+        let (salt, proof) = (BASE64.decode(written.salt).ok()?, BASE64.decode(written.proof).ok()?);
+        hmac::verify(&self.identity.key(), &salt, &proof).ok()?;
+        // A time in the future tells only that a clock was set.
+        let age = Duration::from_millis(epoch_ms(now).checked_sub(written.at_ms)?);
+        let rest = written.setback.wait.saturating_sub(age);
+        Some((written.setback, rest))
+    }
+
+    /// Remembers for every process what went wrong.
+    pub fn note_setback(&mut self, setback: &Setback, now: SystemTime) {
+        let Some(place) = &self.place else { return };
+        let mut salt = [0; SALT_BYTES];
+        SystemRandom::new().fill(&mut salt).expect("the kernel gives random numbers once it has booted");
+        let proof = hmac::sign(&self.identity.key(), &salt);
+        let (salt, proof) = (BASE64.encode(salt), BASE64.encode(proof));
+        let written = Written { salt, proof, at_ms: epoch_ms(now), setback: setback.clone() };
+        let text = serde_json::to_string(&written).expect("a portable failure, strings and numbers");
+        self.has_setback = true;
+        told(place, "failed", write(place, "failed", &text));
+    }
+
+    /// What went wrong lies behind.
+    pub fn forget_setback(&mut self) {
+        let Some(place) = self.place.as_ref().filter(|_| self.has_setback) else { return };
+        self.has_setback = false;
+        match fs::remove_file(place.path("failed")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => told(place, "failed", Err(error)),
+            _ => {}
+        }
+    }
+
+    /// Learns what other processes have learned since this one last looked.
+    pub fn recall_facts(&mut self, facts: &mut Facts, now: Instant, wall: SystemTime) {
+        let Some(place) = &self.place else { return };
+        let path = place.path("facts");
+        let last = self.facts.as_ref().map(|(stamp, _)| stamp);
+        if last.is_some() && last == stamp(&path).as_ref() {
+            return;
+        }
+        if let Some((text, stamp)) = read(&path, FACTS_BYTES) {
+            facts.refresh(&text, now, epoch_ms(wall) / 1000);
+            self.facts = Some((stamp, hash(&text)));
+        }
+    }
+
+    /// Writes down what this process knows, where that is not written yet.
+    pub fn keep_facts(&mut self, facts: &Facts, now: Instant, wall: SystemTime) {
+        let Some(place) = &self.place else { return };
+        let text = facts.write(now, epoch_ms(wall) / 1000);
+        if self.facts.as_ref().is_some_and(|(_, written)| *written == hash(&text)) {
+            return;
+        }
+        told(place, "facts", write(place, "facts", &text));
+        self.facts = stamp(&place.path("facts")).map(|stamp| (stamp, hash(&text)));
+    }
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn epoch_ms(now: SystemTime) -> u64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some(Stamp { inode: metadata.ino(), modified: metadata.modified().ok() })
+}
+
+/// The text of a file of at most so many bytes; a link in its place is not followed.
+fn read(path: &Path, limit: u64) -> Option<(String, Stamp)> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let metadata = file.metadata().ok().filter(|metadata| metadata.is_file() && metadata.len() <= limit)?;
+    let stamp = Stamp { inode: metadata.ino(), modified: metadata.modified().ok() };
+    let mut text = String::new();
+    file.take(limit).read_to_string(&mut text).ok()?;
+    Some((text, stamp))
+}
+
+/// Nobody ever reads half of it: it is renamed into its place. Whoever holds the lease is alone with its draft.
+fn write(place: &Place, kind: &str, text: &str) -> io::Result<()> {
+    let draft = place.path(&format!("{kind}.{DRAFT}"));
+    let _ = fs::remove_file(&draft);
+    let mut file: File = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(draft, place.path(kind))
+}
+
+fn told(place: &Place, kind: &str, written: io::Result<()>) {
+    if let Err(error) = written {
+        log::warn!("cannot remember for the next session: {}: {error}", place.path(kind).display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::config::ServerKind;
+    use crate::probe::Failure;
+    use crate::probe::backoff::{Backoff, REFUSED, Strictness};
+
+    fn identity(jid: &str, more: &str) -> Identity {
+        let text = format!("[xmpp]\njid = {jid}\n{more}\n");
+        config::parse(&text, Path::new("test.ini")).expect("a configuration").identities.remove(0)
+    }
+
+    fn memory(directory: &Path, identity: &Identity) -> Memory {
+        Memory::new(Some(Place::new(directory, &identity.jid)), Fingerprint::of(identity))
+    }
+
+    fn refused() -> Setback {
+        let failure = Failure::LoginRefused("not-authorized".into());
+        Backoff::new(Strictness::Account).failed(&failure, Instant::now()).clone()
+    }
+
+    #[test]
+    fn another_process_knows_until_the_configuration_changes_or_the_time_is_over() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let user = identity("web@example.com", "password = wrong");
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        let rest = |identity: &Identity, at| memory(directory.path(), identity).setback(at).map(|(_, rest)| rest);
+        assert_eq!(rest(&user, now), None);
+        memory(directory.path(), &user).note_setback(&refused(), now);
+        assert_eq!(memory(directory.path(), &user).setback(now), Some((refused(), REFUSED)));
+        assert_eq!(rest(&user, now + hour), Some(hour));
+        assert_eq!(rest(&user, now + 3 * hour), Some(Duration::ZERO), "it still counts for the next pause");
+        assert_eq!(rest(&user, now - hour), None, "a clock that was set back");
+        for (jid, more) in [
+            ("web@example.com", "password = right"),
+            ("web@example.com", "password = wrong\nport = 5223"),
+            ("web@example.org", "password = wrong"),
+        ] {
+            assert_eq!(rest(&identity(jid, more), now), None, "{jid} {more}");
+        }
+        let patient = identity("web@example.com", "password = wrong\ntimeout = 9\nlinger = 900");
+        assert_eq!(rest(&patient, now), Some(REFUSED), "what changes nothing for the server");
+        memory(directory.path(), &user).forget_setback();
+        assert!(rest(&user, now).is_some(), "who never saw it cannot know that it is over");
+        let mut holder = memory(directory.path(), &user);
+        holder.setback(now);
+        holder.forget_setback();
+        assert_eq!(rest(&user, now), None);
+    }
+
+    #[test]
+    fn what_is_no_such_file_means_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let user = identity("web@example.com", "password = wrong");
+        let now = SystemTime::now();
+        memory(directory.path(), &user).note_setback(&refused(), now);
+        let path = Memory::setback_file(directory.path(), &user);
+        let whole = fs::read(&path).expect("it was noted");
+        assert!(!String::from_utf8_lossy(&whole).contains("wrong"), "the password is written down");
+        for end in 0..whole.len() {
+            fs::write(&path, &whole[..end]).expect("a writable directory");
+            assert_eq!(memory(directory.path(), &user).setback(now), None, "cut at {end}");
+        }
+        let size = |bytes: u64| [whole.clone(), vec![b' '; bytes as usize - whole.len()]].concat();
+        for (bytes, known) in [(SETBACK_BYTES, true), (SETBACK_BYTES + 1, false)] {
+            fs::write(&path, size(bytes)).expect("a writable directory");
+            assert_eq!(memory(directory.path(), &user).setback(now).is_some(), known, "{bytes} bytes");
+        }
+        fs::remove_file(&path).expect("it was there");
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, &whole).expect("a writable directory");
+        std::os::unix::fs::symlink(&elsewhere, &path).expect("a link");
+        assert_eq!(memory(directory.path(), &user).setback(now), None, "a link");
+        memory(directory.path(), &user).note_setback(&refused(), now);
+        assert_eq!(fs::read(&elsewhere).expect("still there"), whole, "nothing is written through a link");
+        assert!(memory(directory.path(), &user).setback(now).is_some());
+        let mut alone = Memory::new(None, Fingerprint::of(&user));
+        alone.note_setback(&refused(), now);
+        assert_eq!(alone.setback(now), None);
+    }
+
+    #[test]
+    fn facts_are_read_when_another_process_has_written_them() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let user = identity("web@example.com", "password = x");
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let (mut writer, mut reader) = (memory(directory.path(), &user), memory(directory.path(), &user));
+        let (mut learned, mut known) = (Facts::default(), Facts::default());
+        reader.recall_facts(&mut known, now, wall);
+        for kind in [ServerKind::Prosody, ServerKind::Ejabberd] {
+            learned.server_mut("example.com").kind = Some(kind);
+            writer.keep_facts(&learned, now, wall);
+            reader.recall_facts(&mut known, now, wall);
+            assert_eq!(known.server("example.com").kind, Some(kind));
+        }
+        known.server_mut("example.com").kind = None;
+        reader.recall_facts(&mut known, now, wall);
+        assert_eq!(known.server("example.com").kind, None, "the same edition is not read twice");
+        let mode = fs::metadata(directory.path().join("web@example.com.facts")).expect("written").mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(directory.path().join("web@example.com.facts"), "{").expect("ours");
+        reader.recall_facts(&mut learned, now, wall);
+        assert_eq!(learned.server("example.com").kind, Some(ServerKind::Ejabberd), "what is broken takes nothing away");
+    }
+}

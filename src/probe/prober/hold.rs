@@ -1,0 +1,310 @@
+//! Holding the session: connecting, carrying every question that arrives while it is open, from this process and from
+//! the others, lingering, and closing. A session that breaks under its questions is followed by another one.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{MARGIN, POLL, Task, before};
+use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
+use crate::probe::lease::Lease;
+use crate::probe::relay::{Caller, QUESTIONS, Relay};
+use crate::probe::session::Session;
+use crate::probe::talk::Talk;
+use crate::probe::{Clock, Consent, Failure, Why};
+
+/// How long a session may last, unless it lingers always.
+const SESSION_AGE: Duration = Duration::from_secs(600);
+/// A session that lasted so long shows that nobody else is after its place.
+const STEADY: Duration = Duration::from_secs(300);
+/// How long a session that lingers always may hear nothing before it asks whether it is alive (XEP-0199).
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// COMPAT: a server may not know yet that the connection of a process that was killed is gone. The pauses double.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const CONFLICTS: u32 = 6;
+/// How often, at the most, what a session has taught is written down while it goes on.
+const KEEP_FACTS: Duration = Duration::from_secs(10);
+/// When nothing else is due.
+const LATER: Duration = Duration::from_secs(3600);
+
+/// What the holder has beside its session.
+struct House {
+    relay: Option<Relay>,
+    /// A process with another configuration waits: what is in hand is answered, and the lease goes round.
+    is_sought: bool,
+    facts_kept: Option<Instant>,
+    /// Something was answered since.
+    has_learned: bool,
+}
+
+impl Task {
+    /// From taking the lease to giving it back.
+    pub(super) async fn preside(&mut self, lease: Option<Lease>) {
+        // Only now: whoever had the lease before may have failed.
+        if self.put_off() {
+            return;
+        }
+        let place = self.place.as_ref().filter(|_| lease.is_some());
+        let relay = place.and_then(|place| match Relay::open(place, &self.us) {
+            Ok(relay) => Some(relay),
+            Err(error) => {
+                log::warn!("other processes cannot ask this one: {}: {error}", place.directory.display());
+                None
+            }
+        });
+        let mut house = House { relay, is_sought: false, facts_kept: None, has_learned: false };
+        self.memory.recall_facts(&mut self.facts, Instant::now(), SystemTime::now());
+        if let Err(failure) = self.sessions(&mut house).await {
+            self.fail_all(failure, Attempt::Made);
+        }
+        if let Some(relay) = house.relay {
+            relay.close().await;
+        }
+        drop(lease);
+        if house.is_sought {
+            sleep(POLL * 3).await;
+        }
+    }
+
+    /// One session after the other as long as somebody asks and they serve.
+    async fn sessions(&mut self, house: &mut House) -> Result<(), Failure> {
+        let (mut conflicts, mut was_hasty) = (0, false);
+        loop {
+            let time = self.login_deadline().saturating_duration_since(Instant::now());
+            let Err(failure) = self.session(house).await else { return Ok(()) };
+            let pause = CONFLICT_PAUSE * 2_u32.pow(conflicts);
+            match &failure {
+                // It was only old: what is still in hand goes into a new one.
+                Failure::StreamEnded(_) | Failure::Flood if self.answered > 0 => {
+                    log::info!("{}: {failure}", self.identity.jid);
+                    self.waiting.values_mut().for_each(|errand| errand.noted = false);
+                    if self.waiting.is_empty() {
+                        return Ok(());
+                    }
+                }
+                Failure::TooHasty if !was_hasty => was_hasty = true,
+                Failure::Conflict
+                    if !self.logged_in && conflicts < CONFLICTS && Instant::now() + pause < self.patience() =>
+                {
+                    conflicts += 1;
+                    sleep(pause).await;
+                }
+                // The turn came so late that this says little about the server: the next question has more time.
+                Failure::Silent | Failure::Unreachable { .. } if time < self.identity.timeout / 2 => {
+                    log::info!("{}: {failure}, with {} ms left", self.identity.jid, time.as_millis());
+                    return Err(failure);
+                }
+                _ => {
+                    self.failed(&failure);
+                    return Err(failure);
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        let now = Instant::now();
+        // Whoever tries again before the time does not make the pause longer.
+        if self.backoff.stands_in_the_way(now).is_none() || matches!(failure, Failure::LoginRefused(_)) {
+            let setback = self.backoff.failed(failure, now);
+            self.memory.note_setback(setback, SystemTime::now());
+        }
+        let wait = self.backoff.remaining(now);
+        log::warn!("{}: {failure}; next attempt in {} s", self.identity.jid, wait.as_secs());
+    }
+
+    async fn session(&mut self, house: &mut House) -> Result<(), Failure> {
+        (self.answered, self.logged_in) = (0, false);
+        self.waiting.values_mut().for_each(|errand| errand.put_at = None);
+        let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
+        let outcome = self.hold(&mut session, house).await;
+        self.facts = session.into_facts();
+        self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
+        outcome
+    }
+
+    async fn hold(&mut self, session: &mut Session, house: &mut House) -> Result<(), Failure> {
+        self.take_more(house);
+        self.put_fresh(session);
+        let (identity, steps, deadline) = (self.identity.clone(), self.manner.steps.clone(), self.login_deadline());
+        let mut talk = Talk::open(identity, session, steps, deadline).await?;
+        self.converse(&mut talk, house).await?;
+        talk.goodbye().await;
+        Ok(())
+    }
+
+    /// Until when somebody waits.
+    fn patience(&self) -> Instant {
+        let deadlines = self.waiting.values().map(|errand| errand.deadline);
+        deadlines.max().map_or_else(Instant::now, before)
+    }
+
+    /// As long as anybody waits, and never longer than one answer may take.
+    fn login_deadline(&self) -> Instant {
+        let longest = Instant::now() + self.identity.timeout;
+        if self.waiting.is_empty() { longest } else { self.patience().min(longest) }
+    }
+
+    /// Carries questions and answers until there is nothing more to do.
+    async fn converse(&mut self, talk: &mut Talk<'_>, house: &mut House) -> Result<(), Failure> {
+        let opened = Instant::now();
+        let (mut idle_since, mut knocked) = (None, opened);
+        loop {
+            self.take_more(house);
+            self.put_fresh(talk.session);
+            let wait = talk.advance().await.inspect_err(|_| self.ended(opened))?;
+            if talk.logged_in && !self.logged_in {
+                // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
+                self.logged_in = true;
+                self.backoff.succeeded();
+                self.memory.forget_setback();
+            }
+            let now = Instant::now();
+            house.has_learned |= self.deliver(talk, now)?;
+            // A login that hangs must not outlast those who wait for it.
+            if !talk.session.is_open() && now >= talk.deadline {
+                return Err(Failure::Silent);
+            }
+            self.keep_facts(talk.session, house, now);
+            let age = self.manner.linger.map(|_| opened + SESSION_AGE);
+            // No new questions then: what is in hand is answered, and another session begins.
+            let ending = !self.is_wanted || house.is_sought || age.is_some_and(|age| age <= now);
+            let idle = self.waiting.is_empty();
+            idle_since = if idle { idle_since.or(Some(now)) } else { None };
+            let lingered = idle_since.zip(self.manner.linger).map(|(since, linger)| since + linger);
+            if idle && (ending || lingered.is_some_and(|end| end <= now)) {
+                self.ended(opened);
+                return Ok(());
+            }
+            let knock = self.manner.linger.is_none().then(|| talk.heard.max(knocked) + KEEP_ALIVE);
+            if talk.session.is_open() && idle && knock.is_some_and(|knock| knock <= now) {
+                knocked = now;
+                self.knock(now);
+                continue;
+            }
+            let login = (!talk.session.is_open()).then_some(talk.deadline);
+            let knock = knock.filter(|_| idle && login.is_none());
+            let age = age.filter(|_| !ending);
+            let until = [wait, login, lingered, knock, age].into_iter().flatten().min().unwrap_or(now + LATER);
+            let room = !ending && self.waiting.len() < QUESTIONS;
+            tokio::select! {
+                received = talk.receive() => received.inspect_err(|_| self.ended(opened))?,
+                errand = self.inbox.recv(), if room => self.arrived(errand),
+                caller = next(&mut house.relay), if room => self.called(caller, house),
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// A session that lasted has shown that nobody else is after its place.
+    fn ended(&mut self, opened: Instant) {
+        if opened.elapsed() >= STEADY {
+            self.backoff.lasted();
+        }
+    }
+
+    /// Asks our own server about itself; its answer is for nobody.
+    fn knock(&mut self, now: Instant) {
+        let question = Question::Presence(self.identity.home());
+        self.take(Errand::new(question, now + self.identity.timeout, None));
+    }
+
+    fn called(&mut self, caller: Caller, house: &mut House) {
+        match caller {
+            Caller::Errand(errand) => self.take(errand),
+            Caller::Stranger => house.is_sought = true,
+        }
+    }
+
+    /// Takes what has come in meanwhile, as far as there is room: one write carries it all.
+    fn take_more(&mut self, house: &mut House) {
+        while self.may_take() && !house.is_sought {
+            if let Ok(errand) = self.inbox.try_recv() {
+                self.take(errand);
+            } else if let Some(caller) = house.relay.as_mut().and_then(Relay::waiting) {
+                self.called(caller, house);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// Puts what this session has not been asked yet.
+    fn put_fresh(&mut self, session: &mut Session) {
+        self.waiting.retain(|_, errand| errand.put_at.is_some() || !errand.is_forgotten());
+        let us = &self.identity.jid;
+        for (id, errand) in self.waiting.iter_mut().filter(|(_, errand)| errand.put_at.is_none()) {
+            errand.put_at = Some(Instant::now());
+            let until = before(errand.deadline);
+            match errand.question.clone() {
+                Question::Presence(jid) if self.pending.is_out(us, &jid) => session.ask_pending(*id, jid, until),
+                Question::Presence(jid) => session.ask(*id, jid, until),
+                Question::Consent(jid) => {
+                    // Before it is out: from then on nobody may be probed, even if this process is no more.
+                    errand.noted |= self.pending.note(us, &jid);
+                    session.subscribe(*id, jid, until);
+                }
+            }
+        }
+    }
+
+    /// Hands out what is ready; true if anything was.
+    fn deliver(&mut self, talk: &mut Talk<'_>, now: Instant) -> Result<bool, Failure> {
+        let (mut is_dead, mut any) = (false, false);
+        for (id, answer) in talk.session.answers(now) {
+            self.answered += usize::from(talk.logged_in);
+            any = true;
+            let Some(errand) = self.waiting.remove(&id) else { continue };
+            // Our own server would have answered its ping: this connection is dead, and the next question wants a
+            // new one. Not if anything came in since, or if there was little time to answer.
+            let put_at = errand.put_at.filter(|put_at| talk.heard < *put_at && answer == Err(Failure::Silent));
+            is_dead |= put_at.is_some_and(|put_at| now - put_at + 2 * MARGIN >= self.identity.timeout);
+            if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
+                self.pending.settle(&self.identity.jid, errand.question.jid());
+            }
+            errand.answer(answer.map(Finding::Presence).map_err(Unasked::now));
+        }
+        for (id, consent) in talk.session.consents(now) {
+            any = true;
+            let Some(errand) = self.waiting.remove(&id) else { continue };
+            match consent {
+                Ok(Consent::Asked) | Err(Failure::Silent) => {}
+                // An older request may be out still.
+                Err(_) if !errand.noted => {}
+                _ => self.pending.settle(&self.identity.jid, errand.question.jid()),
+            }
+            errand.answer(consent.map(Finding::Consent).map_err(Unasked::now));
+        }
+        if is_dead { Err(Failure::Silent) } else { Ok(any) }
+    }
+
+    /// Writes down what was learned, now and then: a process whose session stays may be killed.
+    fn keep_facts(&mut self, session: &Session, house: &mut House, now: Instant) {
+        let is_time = house.facts_kept.is_none_or(|kept| kept + KEEP_FACTS <= now);
+        if house.has_learned && is_time && self.manner.linger != Some(Duration::ZERO) {
+            (house.has_learned, house.facts_kept) = (false, Some(now));
+            self.memory.keep_facts(session.facts(), now, SystemTime::now());
+        }
+    }
+}
+
+async fn next(relay: &mut Option<Relay>) -> Caller {
+    match relay {
+        Some(relay) => relay.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn clock() -> Clock {
+    let epoch_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Clock { at: Instant::now(), epoch_s }
+}
+
+/// Unpredictable and printable.
+fn nonce() -> String {
+    let mut bytes = [0; 18];
+    SystemRandom::new().fill(&mut bytes).expect("the kernel gives random numbers once it has booted");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}

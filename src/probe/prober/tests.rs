@@ -1,0 +1,458 @@
+//! The prober between servers and other processes that the tests play: what is put, by whom, and how often.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::hold::CONFLICTS;
+use super::*;
+use crate::config;
+use crate::probe::Why;
+use crate::probe::backoff::REFUSED;
+
+const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
+                      xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
+const LONG: Duration = Duration::from_secs(20);
+const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
+
+fn component(port: u16) -> Identity {
+    component_within(port, 20)
+}
+
+fn component_within(port: u16, timeout: u64) -> Identity {
+    let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
+    let config = config::parse(&format!("{text}timeout = {timeout}\nport = {port}\n"), Path::new("test.ini"));
+    config.expect("a configuration").identities.remove(0)
+}
+
+async fn listen() -> (TcpListener, u16) {
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = server.local_addr().expect("bound").port();
+    (server, port)
+}
+
+fn bob() -> BareJid {
+    BareJid::new("bob@example.com").expect("a bare JID")
+}
+
+fn within(time: Duration) -> Instant {
+    Instant::now() + time
+}
+
+/// A server's end of a session that has put its questions.
+async fn greet(server: &TcpListener) -> TcpStream {
+    let (mut socket, _) = server.accept().await.expect("a connection");
+    socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+    read_until(&mut socket, "xmpp:ping").await;
+    socket
+}
+
+async fn read_until(socket: &mut TcpStream, end: &str) -> String {
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains(end) {
+        assert!(socket.read_buf(&mut read).await.expect("an open connection") > 0, "closed before {end}");
+    }
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+/// Days of service may lie between two failures: the second is not punished for the first.
+#[tokio::test]
+async fn a_session_that_served_resets_the_pause_however_it_ends() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    let ask = || prober.ask(bob(), within(LONG));
+    for round in 0..5 {
+        let serve = async {
+            let mut socket = greet(&server).await;
+            socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+            socket
+        };
+        let (answer, mut socket) = tokio::join!(ask(), serve);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "round {round}");
+        socket.write_all(b"<<").await.expect("an open connection");
+        while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+        let unasked = ask().await.expect_err("the session has just failed");
+        assert_eq!(unasked.retry_after, Duration::from_secs(1), "round {round}");
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::resume();
+    }
+}
+
+/// Nobody waits any more, and the session would linger for ever.
+#[tokio::test]
+async fn a_login_that_hangs_is_given_up_with_the_last_question() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    let ask = prober.ask(bob(), within(2 * MARGIN));
+    let (answer, mut socket) = tokio::join!(ask, greet(&server));
+    assert_eq!(answer.expect_err("no login").failure, Failure::Silent);
+    let closed = timeout_at(within(LONG), socket.read(&mut [0; 100])).await;
+    assert_eq!(closed.expect("the connection is given up").ok(), Some(0));
+}
+
+/// The server of somebody abroad says nothing, our own does: that ends no session.
+#[tokio::test]
+async fn a_silent_server_abroad_is_no_dead_connection() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component_within(port, 1), Manner::default());
+    let ask = |jid: &str| prober.ask(BareJid::new(jid).expect("a bare JID"), within(Duration::from_secs(1)));
+    let serve = async {
+        let mut socket = greet(&server).await;
+        socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+        socket
+    };
+    let (answer, mut socket) = tokio::join!(ask("bob@example.com"), serve);
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    let serve = async {
+        let asked = read_until(&mut socket, "to='example.com' type='get'><ping").await;
+        let ping = asked.rsplit_once("<iq ").map(|(_, ping)| ping.replace("type='get'", "")).expect("a ping");
+        let id = ping.split('\'').skip_while(|part| !part.ends_with("id=")).nth(1).expect("an id");
+        let to = ping.split('\'').nth(1).expect("a sender");
+        let pong = format!("<iq from='example.com' to='{to}' id='{id}' type='result'/>");
+        socket.write_all(pong.as_bytes()).await.expect("an open connection");
+    };
+    let (answer, ()) = tokio::join!(ask("eve@example.net"), serve);
+    assert_eq!(answer.expect_err("nobody said anything").failure, Failure::Silent);
+    let again = async {
+        read_until(&mut socket, "probe").await;
+        let answer = ANSWER.strip_prefix("<handshake/>").expect("it begins so");
+        socket.write_all(answer.as_bytes()).await.expect("an open connection");
+    };
+    let (answer, ()) = tokio::join!(ask("bob@example.com"), again);
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "by the same session");
+}
+
+/// A server that answers every question of every session, one session after the other, and counts them.
+struct Server {
+    sessions: Arc<Mutex<Vec<usize>>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn serve(listener: TcpListener) -> Server {
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        let counts = sessions.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.expect("a connection");
+                counts.lock().expect("no panic").push(0);
+                socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+                serve_session(&mut socket, &counts).await;
+            }
+        });
+        Server { sessions, task }
+    }
+
+    /// Questions by session.
+    fn questions(&self) -> Vec<usize> {
+        self.sessions.lock().expect("no panic").clone()
+    }
+}
+
+/// Refuses everybody, by a pong where nothing else came (Prosody), until the session ends.
+async fn serve_session(socket: &mut TcpStream, counts: &Mutex<Vec<usize>>) {
+    let mut heard = Vec::new();
+    loop {
+        if socket.read_buf(&mut heard).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&heard).into_owned();
+        let Some(end) = text.rfind('>') else { continue };
+        let mut answers = String::new();
+        for stanza in text[..=end].split_inclusive('>') {
+            let attribute = |name: &str| {
+                stanza.split_once(&format!("{name}='")).and_then(|(_, rest)| rest.split('\'').next()).unwrap_or("")
+            };
+            if stanza.starts_with("<handshake") {
+                answers.push_str("<handshake/>");
+            } else if stanza.contains("type='probe'") {
+                *counts.lock().expect("no panic").last_mut().expect("a session") += 1;
+                let to = attribute("to");
+                answers.push_str(&format!("<presence type='unsubscribed' from='{to}' to='presence.example.com'/>"));
+            } else if stanza.starts_with("<iq") {
+                let (from, to, id) = (attribute("to"), attribute("from"), attribute("id"));
+                answers.push_str(&format!("<iq type='result' from='{from}' to='{to}' id='{id}'/>"));
+            } else if stanza.contains("</stream:stream") {
+                return;
+            }
+        }
+        heard.drain(..=end);
+        if socket.write_all(answers.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn user(number: usize) -> BareJid {
+    BareJid::new(&format!("user{number}@example.com")).expect("a bare JID")
+}
+
+fn meeting_in(directory: &Path) -> Manner {
+    Manner { directory: Some(directory.to_owned()), ..Manner::default() }
+}
+
+/// Each as in a process of its own: they share the directory and nothing else.
+#[tokio::test]
+async fn eight_share_one_session() {
+    let (listener, port) = listen().await;
+    let server = Server::serve(listener);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let processes: Vec<_> = (0..8).map(|_| Prober::spawn(component(port), meeting_in(directory.path())).0).collect();
+    let asked: Vec<_> = (0..200)
+        .map(|number| {
+            let prober = processes[number % 8].clone();
+            tokio::spawn(async move { prober.ask(user(number), within(LONG)).await })
+        })
+        .collect();
+    for task in asked {
+        let answer = task.await.expect("no panic");
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    }
+    assert_eq!(server.questions(), [200], "one session carried everything");
+    assert_eq!(
+        processes[3].subscribe(bob(), within(LONG)).await.map_err(|unasked| unasked.failure),
+        Ok(Consent::Asked)
+    );
+    server.task.abort();
+}
+
+/// The holder is no more, in the middle of everything: whoever waited asks again, and one of them is the next holder.
+#[tokio::test]
+async fn the_holder_may_die() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (holder, death) = Prober::spawn(component(port), meeting_in(directory.path()));
+    let dying = tokio::spawn(async move { holder.ask(user(0), within(LONG)).await });
+    // It is logged in and has put its question, but nobody answers.
+    let held = greet(&listener).await;
+    let processes: Vec<_> = (0..7).map(|_| Prober::spawn(component(port), meeting_in(directory.path())).0).collect();
+    let asked: Vec<_> = (0..70)
+        .map(|number| {
+            let prober = processes[number % 7].clone();
+            tokio::spawn(async move { prober.ask(user(number), within(LONG)).await })
+        })
+        .collect();
+    // All of them wait at its socket.
+    tokio::time::sleep(POLL * 10).await;
+    death.abort();
+    assert!(death.await.expect_err("it is dead").is_cancelled());
+    drop(held);
+    let server = Server::serve(listener);
+    for task in asked {
+        let answer = task.await.expect("no panic");
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    }
+    assert_eq!(server.questions(), [70], "one session carried everything");
+    dying.await.expect("no panic").expect_err("it died");
+    server.task.abort();
+}
+
+/// Somebody has the lease and answers nobody: stopped, or on another machine.
+#[tokio::test]
+async fn a_holder_that_does_not_answer_is_not_replaced() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let identity = component(port);
+    let place = Place::new(directory.path(), &identity.jid);
+    let _lease = place.lease().expect("files").expect("it is free");
+    let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let busy = || Err(Failure::Busy);
+    let ask = || async { prober.ask(bob(), within(4 * MARGIN)).await.map_err(|unasked| unasked.failure) };
+    assert_eq!(ask().await, busy(), "no socket");
+    let _socket = tokio::net::UnixListener::bind(place.path("relay")).expect("a socket that nobody serves");
+    assert_eq!(ask().await, busy(), "nobody accepts");
+    tokio::select! {
+        _ = listener.accept() => panic!("a second session"),
+        answer = ask() => assert_eq!(answer, busy()),
+    }
+}
+
+/// The holder's time is over as soon as somebody with another configuration waits.
+#[tokio::test]
+async fn another_configuration_gets_a_session_of_its_own() {
+    let (listener, port) = listen().await;
+    let server = Server::serve(listener);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let other = Identity { rule: crate::presence::Rule::HighestPriority, ..component(port) };
+    let processes = [component(port), other].map(|identity| Prober::spawn(identity, meeting_in(directory.path())).0);
+    for round in 0..4 {
+        let answer = processes[round % 2].ask(bob(), within(LONG)).await;
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "round {round}");
+    }
+    assert_eq!(server.questions(), [1, 1, 1, 1]);
+    server.task.abort();
+}
+
+/// CGI: the process is done when it has its answer, but what others asked through it is answered too.
+#[tokio::test]
+async fn who_has_his_answer_finishes_what_others_asked_and_no_more() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let single = Manner { linger: Some(Duration::ZERO), ..meeting_in(directory.path()) };
+    let (cgi, cgi_task) = Prober::spawn(component(port), single);
+    let (other, _task) = Prober::spawn(component(port), meeting_in(directory.path()));
+    let own = tokio::spawn(async move { cgi.ask(user(0), within(LONG)).await });
+    let mut socket = greet(&listener).await;
+    let ask = |number| {
+        let other = other.clone();
+        tokio::spawn(async move { other.ask(user(number), within(LONG)).await })
+    };
+    let first = ask(1);
+    read_until(&mut socket, "user1@example.com").await;
+    let refuse =
+        |number| format!("<presence type='unsubscribed' from='user{number}@example.com' to='presence.example.com'/>");
+    socket.write_all(format!("<handshake/>{}", refuse(0)).as_bytes()).await.expect("an open connection");
+    assert!(own.await.expect("no panic").is_ok(), "its own answer does not wait for the others");
+    let second = ask(2);
+    tokio::time::sleep(POLL * 5).await;
+    socket.write_all(refuse(1).as_bytes()).await.expect("an open connection");
+    assert!(first.await.expect("no panic").is_ok());
+    let farewell = read_until(&mut socket, "</stream:stream>").await;
+    assert!(!farewell.contains("user2"), "{farewell}");
+    drop(socket);
+    let server = Server::serve(listener);
+    cgi_task.await.expect("it has ended");
+    assert!(second.await.expect("no panic").is_ok(), "by a session of its own");
+    assert_eq!(server.questions(), [1]);
+    server.task.abort();
+}
+
+/// COMPAT: Prosody may take some time to see that the connection of a killed process is gone.
+#[tokio::test]
+async fn a_conflict_at_the_login_is_tried_again_soon_and_not_for_ever() {
+    let conflict =
+        "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>";
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    let refuse = async {
+        let mut refused = 0;
+        loop {
+            let mut socket = greet(&listener).await;
+            socket.write_all(conflict.as_bytes()).await.expect("an open connection");
+            refused += 1;
+            if refused == CONFLICTS + 1 {
+                return refused;
+            }
+        }
+    };
+    let (answer, _) = tokio::join!(prober.ask(bob(), within(LONG)), refuse);
+    let unasked = answer.expect_err("it is taken");
+    assert_eq!((unasked.failure, unasked.retry_after), (Failure::Conflict, Duration::from_secs(1)));
+    let unasked = prober.ask(bob(), within(LONG)).await.expect_err("not tried at once");
+    assert_eq!((unasked.failure, unasked.attempt), (Failure::Conflict, Attempt::PutOff));
+}
+
+/// What went wrong is known to the next process, whether it is a visitor's or a person's.
+#[tokio::test]
+async fn a_restart_forgets_no_failure() {
+    let refused = "<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let web = || Prober::spawn(component(port), meeting_in(directory.path())).0;
+    let person = || Prober::spawn(component(port), Manner::of_command(Some(directory.path().to_owned()))).0;
+    let drop_it = async { drop(greet(&listener).await) };
+    let (unasked, ()) = tokio::join!(async { web().ask(bob(), within(LONG)).await }, drop_it);
+    assert_eq!(unasked.map_err(|unasked| unasked.attempt), Err(Attempt::Made));
+    let unasked = web().ask(bob(), within(LONG)).await.expect_err("too soon");
+    assert_eq!((unasked.attempt, unasked.retry_after.as_secs()), (Attempt::PutOff, 1));
+    assert!(unasked.to_string().starts_with("next attempt in 1 s; last failure: "), "{unasked}");
+    let refuse = async {
+        let mut socket = greet(&listener).await;
+        socket.write_all(refused.as_bytes()).await.expect("an open connection");
+    };
+    let (unasked, ()) = tokio::join!(async { person().ask(bob(), within(LONG)).await }, refuse);
+    assert_eq!(unasked.map_err(|unasked| unasked.attempt), Err(Attempt::Made), "a person may try at once");
+    for prober in [web(), person()] {
+        let unasked = prober.ask(bob(), within(LONG)).await.expect_err("nobody sends that password again");
+        assert_eq!(unasked.attempt, Attempt::PutOff);
+        assert_eq!(unasked.failure, Failure::LoginRefused("not-authorized".into()));
+        assert!(unasked.retry_after > REFUSED / 30, "{:?}", unasked.retry_after);
+    }
+}
+
+/// `linger = always`: nobody asks, and it is there; it breaks, and it is there again; its holder ends, and another one
+/// has it.
+#[tokio::test]
+async fn a_session_that_is_always_held() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let always = || Manner { opening: Opening::Always, ..meeting_in(directory.path()) };
+    let (first, first_task) = Prober::spawn(component(port), always());
+    let header = async || {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        read_until(&mut socket, "</handshake>").await;
+        socket.write_all(b"<handshake/>").await.expect("an open connection");
+        socket
+    };
+    let broken = timeout_at(within(LONG), header()).await.expect("opened without a question");
+    drop(broken);
+    let mut again = timeout_at(within(LONG), header()).await.expect("opened again");
+    let (_second, _task) = Prober::spawn(component(port), always());
+    tokio::time::sleep(POLL * 10).await;
+    drop(first);
+    read_until(&mut again, "</stream:stream>").await;
+    drop(again);
+    first_task.await.expect("it has ended");
+    timeout_at(within(LONG), header()).await.expect("opened by the other one");
+}
+
+/// Nothing was heard for long: the server is asked whether it is there, and where it is not, another session begins.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_always_held_notices_a_dead_connection() {
+    let (listener, port) = listen().await;
+    let (_prober, _task) =
+        Prober::spawn(component_within(port, 2), Manner { opening: Opening::Always, ..Manner::default() });
+    for round in 0..2 {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        read_until(&mut socket, "</handshake>").await;
+        socket.write_all(b"<handshake/>").await.expect("an open connection");
+        let begun = Instant::now();
+        read_until(&mut socket, "xmpp:ping").await;
+        let pause = begun.elapsed().as_secs();
+        assert!((59..=62).contains(&pause), "round {round}: {pause} s");
+        // Not a word; the connection is given up.
+        while socket.read(&mut [0; 1000]).await.is_ok_and(|read| read > 0) {}
+    }
+}
+
+/// Having waited for others nearly to the end is not the server's fault.
+#[tokio::test]
+async fn a_session_that_began_too_late_delays_no_other() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    let (late, _socket) = tokio::join!(prober.ask(bob(), within(2 * MARGIN)), greet(&server));
+    assert_eq!(late.expect_err("no login").failure, Failure::Silent);
+    let serve = async {
+        let mut socket = greet(&server).await;
+        socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+        socket
+    };
+    let (answer, socket) = tokio::join!(prober.ask(bob(), within(LONG)), timeout_at(within(LONG), serve));
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    assert!(socket.is_ok());
+}
+
+/// On Prosody a probe would delete the request that was sent before.
+#[tokio::test]
+async fn a_request_that_cannot_be_repeated_may_be_out_still() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (server, port) = listen().await;
+    drop(server);
+    let identity = component(port);
+    let pending = Pending::new(Some(directory.path()));
+    for (before, after) in [(true, true), (false, false)] {
+        let asked = if before { pending.note(&identity.jid, &bob()) } else { false };
+        assert_eq!(asked, before);
+        let (prober, task) = Prober::spawn(identity.clone(), Manner::of_command(Some(directory.path().to_owned())));
+        prober.subscribe(bob(), within(LONG)).await.expect_err("nobody listens");
+        assert_eq!(pending.is_out(&identity.jid, &bob()), after);
+        pending.settle(&identity.jid, &bob());
+        drop(prober);
+        task.await.expect("no panic");
+    }
+}
