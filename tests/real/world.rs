@@ -1,6 +1,6 @@
-//! The world most tests live in: one Prosody and one ejabberd for the whole test process, each with the same cast of
-//! people who have let the asking identities see them, or have not. Nobody in the cast changes what he shows; a test
-//! that wants somebody to move brings its own user.
+//! The world most tests live in: one Prosody and one ejabberd for the whole test process, and a newer one of each for
+//! the tests that ask for it, all with the same cast of people who have let the asking identities see them, or have
+//! not. Nobody in the cast changes what he shows; a test that wants somebody to move brings its own user.
 
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
-use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Xmpp};
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Release, Xmpp};
 use crate::rig::{ejabberd, prosody};
 
 pub struct World {
@@ -56,6 +56,18 @@ pub fn visit(kind: Kind) -> Visit {
     Visit(match kind {
         Kind::Prosody => PROSODY.get_or_init(|| World::new(prosody::start(prosody::LastActivity::On))),
         Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start())),
+    })
+}
+
+/// The same at the newer Prosody or ejabberd.
+pub fn visit_newer(kind: Kind) -> Visit {
+    static PROSODY: OnceLock<World> = OnceLock::new();
+    static EJABBERD: OnceLock<World> = OnceLock::new();
+    Visit(match kind {
+        Kind::Prosody => {
+            PROSODY.get_or_init(|| World::new(prosody::start_with(Release::Newer, prosody::LastActivity::On, &[])))
+        }
+        Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start_with(Release::Newer, &[]))),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them, people who are online with a
+//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them, XMPP servers also newer, people who are online with a
 //! client that is not ours, and the executable under test. Each lives in a temporary directory of its own on loopback
 //! and ends with the test process, however that ends. Nothing here knows what a right answer is.
 
@@ -45,6 +45,13 @@ pub fn program(name: &str, package: &str) -> PathBuf {
     let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
     let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing; install it with: apt-get install {package}"))
+}
+
+/// A file of the packages that `unpack.sh` has put into `folder`; without it the tests fail and say how to get it.
+pub fn unpacked(folder: &str, path: &str) -> PathBuf {
+    let path = repository("target/servers").join(folder).join(path);
+    assert!(path.exists(), "{} is missing; get it with: sh tests/rig/install.sh test", path.display());
+    path
 }
 
 /// A file of this repository.
