@@ -88,8 +88,9 @@ fn starter(release: Release, dir: &Path) -> PathBuf {
     let text = match release {
         Release::Stable => fs::read_to_string(program("ejabberdctl", "ejabberd")).expect("ejabberdctl is a script"),
         Release::Newer => {
-            let usr = unpacked("newer", "usr").display().to_string();
-            let text = fs::read_to_string(unpacked("newer", "usr/sbin/ejabberdctl")).expect("ejabberdctl is a script");
+            let usr = unpacked("ejabberd-newer", dir).join("usr");
+            let text = fs::read_to_string(usr.join("sbin/ejabberdctl")).expect("ejabberdctl is a script");
+            let usr = usr.display();
             text.replace("ERL_LIBS='/usr/lib/", &format!("ERL_LIBS='{usr}/lib/erlang/lib:{usr}/lib/"))
         }
     };

@@ -41,7 +41,7 @@ fn try_start(release: Release, last_activity: LastActivity, privileges: &[Privil
             ("S2S", &s2s.to_string()),
             ("CERT", &certificate.chain.display().to_string()),
             ("KEY", &certificate.key.display().to_string()),
-            ("PLUGINS", &plugins(release, privileges)),
+            ("PLUGINS", &plugins(release, privileges, dir.path())),
             ("MODULES", &modules(release, last_activity, privileges)),
             ("PRIVILEGES", &entities(privileges)),
             ("COMPONENTS", &components(privileges)),
@@ -49,6 +49,9 @@ fn try_start(release: Release, last_activity: LastActivity, privileges: &[Privil
     );
     let path = dir.path().join("prosody.cfg.lua");
     fs::write(&path, config).expect("the directory is ours");
+    if release == Release::Newer {
+        write_scripts(dir.path());
+    }
     let mut command = Command::new(executable("prosody", release, dir.path()));
     command.arg("-F").arg("--config").arg(&path).env("HOME", dir.path());
     let leash = Leash::start(dir, Some("prosody"), &mut command, &["prosody.log"]);
@@ -57,24 +60,30 @@ fn try_start(release: Release, last_activity: LastActivity, privileges: &[Privil
     ready(server)
 }
 
-/// One of Prosody's scripts; the newer ones are told where they have been unpacked.
+/// One of Prosody's scripts.
 fn executable(name: &str, release: Release, dir: &Path) -> PathBuf {
-    if release == Release::Stable {
-        return program(name, "prosody");
+    match release {
+        Release::Stable => program(name, "prosody"),
+        Release::Newer => dir.join(name),
     }
-    let library = unpacked("newer", "usr/lib/prosody");
-    let script = fs::read_to_string(unpacked("newer", "usr/bin").join(name)).expect("a script");
-    let path = dir.join(name);
-    fs::write(&path, script.replace("'/usr/lib/prosody", &format!("'{}", library.display()))).expect("ours");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
-    path
+}
+
+/// The newer ones are told where they have been unpacked.
+fn write_scripts(dir: &Path) {
+    let usr = unpacked("prosody-newer", dir).join("usr");
+    let library = format!("'{}/lib/prosody", usr.display());
+    for name in ["prosody", "prosodyctl"] {
+        let script = fs::read_to_string(usr.join("bin").join(name)).expect("a script");
+        fs::write(dir.join(name), script.replace("'/usr/lib/prosody", &library)).expect("the directory is ours");
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+    }
 }
 
 /// Where stable's Prosody finds the community's modules; the newer one has them among its own.
-fn plugins(release: Release, privileges: &[Privilege]) -> String {
+fn plugins(release: Release, privileges: &[Privilege], dir: &Path) -> String {
     match release {
         Release::Stable if !privileges.is_empty() => {
-            format!("\"{}\"", unpacked("stable", "usr/lib/prosody/modules").display())
+            format!("\"{}/usr/lib/prosody/modules\"", unpacked("prosody-stable", dir).display())
         }
         _ => String::new(),
     }

@@ -8,16 +8,19 @@
 set -eu
 
 release=bookworm
-# What else the two need is installed with those of the release.
-newer="prosody prosody-modules ejabberd erlang-jose erlang-p1-acme erlang-p1-cache-tab erlang-p1-eimp erlang-p1-mqtree
+# What else they need is installed with those of the release.
+ejabberd="ejabberd erlang-jose erlang-p1-acme erlang-p1-cache-tab erlang-p1-eimp erlang-p1-mqtree
     erlang-p1-pkix erlang-p1-stringprep erlang-p1-stun erlang-p1-tls erlang-p1-utils erlang-p1-xml erlang-p1-xmpp
     erlang-p1-yaml erlang-p1-yconf erlang-p1-zlib"
-stable="prosody-modules"
 
 servers=$(dirname "$0")/../../target/servers
 mkdir -p "$servers"
 servers=$(cd "$servers" && pwd)
-[ ! -d "$servers/newer" ] || [ ! -d "$servers/stable" ] || exit 0
+complete=yes
+for folder in prosody-newer ejabberd-newer prosody-stable; do
+    [ -d "$servers/$folder" ] || complete=
+done
+[ -z "$complete" ] || exit 0
 
 # fail REASON...: the tests cannot run without the servers.
 fail() {
@@ -87,7 +90,7 @@ unpack() {
     mv "$work/$folder" "$servers/$folder"
 }
 
+unpack prosody-newer "$release-backports" prosody prosody-modules
 # shellcheck disable=SC2086
-unpack newer "$release-backports" $newer
-# shellcheck disable=SC2086
-unpack stable "$release" $stable
+unpack ejabberd-newer "$release-backports" $ejabberd
+unpack prosody-stable "$release" prosody-modules

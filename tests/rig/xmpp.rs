@@ -23,7 +23,7 @@ pub enum Kind {
 }
 
 /// Which of the two Prosodys or ejabberds: the one that Debian stable installs, or the one of its backports, which
-/// `unpack.sh` has put below `target`.
+/// `unpack.sh` has put below `target/servers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
     Stable,
