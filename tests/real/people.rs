@@ -6,7 +6,7 @@ use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, Xmpp};
 use crate::rig::{eventually, prosody};
-use crate::world::{Visit, consent, next_number, visit};
+use crate::world::{Visit, consent, next_number, visit, visit_newer};
 
 /// Somebody who is online at "home" and has let a new component see him.
 fn person(world: &Visit, user: &str, shown: Shown) -> Webpresence {
@@ -53,8 +53,7 @@ fn ejabberd_two_resources() {
     two_resources(Kind::Ejabberd);
 }
 
-fn consent_is_taken_back(kind: Kind) {
-    let world = visit(kind);
+fn consent_is_taken_back(world: Visit) {
     let installed = person(&world, "fickle", Shown { show: "", texts: &[("", "Here")], priority: 0 });
     assert_eq!(text(&installed, "fickle"), "Here\n");
     let asker = installed.identity.jid();
@@ -65,18 +64,27 @@ fn consent_is_taken_back(kind: Kind) {
 
 #[test]
 fn prosody_consent_is_taken_back() {
-    consent_is_taken_back(Kind::Prosody);
+    consent_is_taken_back(visit(Kind::Prosody));
+}
+
+#[test]
+fn newer_prosody_consent_is_taken_back() {
+    consent_is_taken_back(visit_newer(Kind::Prosody));
 }
 
 #[test]
 fn ejabberd_consent_is_taken_back() {
-    consent_is_taken_back(Kind::Ejabberd);
+    consent_is_taken_back(visit(Kind::Ejabberd));
+}
+
+#[test]
+fn newer_ejabberd_consent_is_taken_back() {
+    consent_is_taken_back(visit_newer(Kind::Ejabberd));
 }
 
 /// Asked, looked at on the web before he has answered, and then he says yes: on Prosody a probe in between would have
 /// taken the request away from him.
-fn consent_may_take_its_time(kind: Kind) {
-    let world = visit(kind);
+fn consent_may_take_its_time(world: Visit) {
     world.server.register("slow");
     world.users.login_unasked("slow/home", Shown { show: "away", texts: &[("", "Thinking")], priority: 0 });
     let installed = Webpresence::new(&world.server, Identity::Component(next_number()));
@@ -92,12 +100,22 @@ fn consent_may_take_its_time(kind: Kind) {
 
 #[test]
 fn prosody_consent_may_take_its_time() {
-    consent_may_take_its_time(Kind::Prosody);
+    consent_may_take_its_time(visit(Kind::Prosody));
+}
+
+#[test]
+fn newer_prosody_consent_may_take_its_time() {
+    consent_may_take_its_time(visit_newer(Kind::Prosody));
 }
 
 #[test]
 fn ejabberd_consent_may_take_its_time() {
-    consent_may_take_its_time(Kind::Ejabberd);
+    consent_may_take_its_time(visit(Kind::Ejabberd));
+}
+
+#[test]
+fn newer_ejabberd_consent_may_take_its_time() {
+    consent_may_take_its_time(visit_newer(Kind::Ejabberd));
 }
 
 /// What a server writes as the last status of a broken connection is not the user's word.

@@ -1,6 +1,6 @@
-//! The world most tests live in: one Prosody and one ejabberd for the whole test process, each with the same cast of
-//! people who have let the asking identities see them, or have not. Nobody in the cast changes what he shows; a test
-//! that wants somebody to move brings its own user.
+//! The world most tests live in: one Prosody and one ejabberd for the whole test process, and a newer one of each for
+//! the tests that ask for it, all with the same cast of people who have let the asking identities see them, or have
+//! not. Nobody in the cast changes what he shows; a test that wants somebody to move brings its own user.
 
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
-use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Xmpp};
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Release, Xmpp};
 use crate::rig::{ejabberd, prosody};
 
 pub struct World {
@@ -36,8 +36,10 @@ const STRANGER: &str = "stranger";
 /// A room the stranger has opened.
 pub const ROOM: &str = "lounge";
 
-/// The first identities of each kind are known to the cast; a test takes one by its number.
+/// The first identities of each kind are known to the cast; a test takes one by its number. Fewer tests ask the newer
+/// servers.
 pub const KNOWN: usize = 15;
+pub const KNOWN_TO_NEWER: usize = 5;
 
 /// Identities nobody has met yet, a new one each time.
 pub fn next_number() -> usize {
@@ -54,8 +56,22 @@ pub fn visit(kind: Kind) -> Visit {
     static PROSODY: OnceLock<World> = OnceLock::new();
     static EJABBERD: OnceLock<World> = OnceLock::new();
     Visit(match kind {
-        Kind::Prosody => PROSODY.get_or_init(|| World::new(prosody::start(prosody::LastActivity::On))),
-        Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start())),
+        Kind::Prosody => PROSODY.get_or_init(|| World::new(prosody::start(prosody::LastActivity::On), KNOWN)),
+        Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start(), KNOWN)),
+    })
+}
+
+/// The same at the newer Prosody or ejabberd.
+pub fn visit_newer(kind: Kind) -> Visit {
+    static PROSODY: OnceLock<World> = OnceLock::new();
+    static EJABBERD: OnceLock<World> = OnceLock::new();
+    Visit(match kind {
+        Kind::Prosody => PROSODY.get_or_init(|| {
+            World::new(prosody::start_with(Release::Newer, prosody::LastActivity::On, &[]), KNOWN_TO_NEWER)
+        }),
+        Kind::Ejabberd => {
+            EJABBERD.get_or_init(|| World::new(ejabberd::start_with(Release::Newer, &[]), KNOWN_TO_NEWER))
+        }
     })
 }
 
@@ -76,8 +92,8 @@ impl Drop for Visit {
 }
 
 impl World {
-    fn new(server: Xmpp) -> World {
-        for number in 0..KNOWN {
+    fn new(server: Xmpp, known: usize) -> World {
+        for number in 0..known {
             server.register(&format!("webstatus{number}"));
         }
         let users = Users::of(&server);
@@ -90,7 +106,7 @@ impl World {
         users.join(&format!("{STRANGER}/home"), &format!("{ROOM}@{ROOMS}"));
         users.component(OTHER);
         let world = World { server, users };
-        world.meet();
+        world.meet(known);
         for (user, _, farewell) in CAST {
             if let Some(texts) = farewell {
                 world.users.logout(&format!("{user}/home"), texts);
@@ -100,9 +116,9 @@ impl World {
     }
 
     /// The cast gets to know those who ask, all at the same time.
-    fn meet(&self) {
+    fn meet(&self, known: usize) {
         thread::scope(|scope| {
-            for identity in (0..KNOWN).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
+            for identity in (0..known).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
                 scope.spawn(move || {
                     let installed = Webpresence::new(&self.server, identity);
                     consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));

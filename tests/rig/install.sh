@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs, with apt, what the demo or the tests need and this machine lacks; says so first, and says nothing where
-# nothing is missing.
+# nothing is missing. For the tests, unpack.sh beside it gets newer servers too, which are not installed.
 #
 #     tests/rig/install.sh demo|test
 #
@@ -36,6 +36,7 @@ if [ "${1:-}" = test ]; then
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need pkg-config has pkg-config
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
+    sh "$(dirname "$0")/unpack.sh"
 fi
 [ -n "$missing" ] || exit 0
 

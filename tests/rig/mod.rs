@@ -1,6 +1,7 @@
-//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them, people who are online with a
-//! client that is not ours, and the executable under test. Each lives in a temporary directory of its own on loopback
-//! and ends with the test process, however that ends. Nothing here knows what a right answer is.
+//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them (Prosody and ejabberd in two
+//! releases), people who are online with a client that is not ours, and the executable under test. Each lives in a
+//! temporary directory of its own on loopback and ends with the test process, however that ends. Nothing here knows
+//! what a right answer is.
 
 pub mod apache;
 pub mod certificate;
@@ -19,6 +20,7 @@ pub mod webpresence;
 pub mod xmpp;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long anything in here may take before the test fails: far more than it needs on a slow machine.
@@ -46,6 +48,16 @@ pub fn program(name: &str, package: &str) -> PathBuf {
     let places = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"];
     let found = places.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing; install it with: apt-get install {package}"))
+}
+
+/// A copy in `dir` of the packages that `unpack.sh` has put into `folder`: the user the server runs as may not read the
+/// repository. Without them the tests fail and say how to get them.
+pub fn unpacked(folder: &str, dir: &Path) -> PathBuf {
+    let original = repository("target/servers").join(folder);
+    assert!(original.is_dir(), "{} is missing; get it with: sh tests/rig/install.sh test", original.display());
+    let copied = Command::new("cp").arg("-r").arg(&original).arg(dir).status().expect("cp starts");
+    assert!(copied.success(), "{} is copied", original.display());
+    dir.join(folder)
 }
 
 /// A file of this repository.

@@ -1,6 +1,7 @@
 -- A Prosody on loopback with one domain, its rooms, and components that other programs may be.
 -- Words between at signs are filled in by whoever starts it.
 
+plugin_paths = { @PLUGINS@ }
 data_path = "@DIR@/data"
 pidfile = "@DIR@/prosody.pid"
 log = { { levels = { min = "debug" }, to = "file", filename = "@DIR@/prosody.log" } }
@@ -29,6 +30,8 @@ authentication = "internal_hashed"
 c2s_require_encryption = true
 s2s_secure_auth = true
 ssl = { certificate = "@CERT@", key = "@KEY@" }
+
+privileged_entities = { @PRIVILEGES@ }
 
 VirtualHost "@DOMAIN@"
 

@@ -22,6 +22,24 @@ pub enum Kind {
     Ejabberd,
 }
 
+/// Which of the two Prosodys or ejabberds: the one that Debian stable installs, or the one of its backports, which
+/// `unpack.sh` has put below `target/servers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    Stable,
+    Newer,
+}
+
+/// What a server grants a component by XEP-0356, in that document's words.
+#[derive(Clone, Copy)]
+pub struct Privilege {
+    pub to: Identity,
+    /// `get`, `set` or `both`.
+    pub roster: &'static str,
+    /// `managed_entity` or `roster`.
+    pub presence: &'static str,
+}
+
 /// Who asks the server. Each has a number, since a server lets a component be connected once: installations that do not
 /// share a directory have identities of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +63,7 @@ impl Identity {
 /// A running server.
 pub struct Xmpp {
     pub kind: Kind,
+    pub release: Release,
     pub ports: Ports,
     /// Verifies its certificate.
     pub authority: PathBuf,
