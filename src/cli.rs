@@ -3,6 +3,7 @@
 
 mod check;
 mod get;
+mod listen;
 mod probe;
 mod serve;
 mod subscribe;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
@@ -25,10 +27,23 @@ use crate::probe::Failure;
 use crate::probe::memory::Memory;
 
 pub use serve::{cgi, fastcgi};
+use subscribe::Wish;
 
 /// First arguments by which a person at a terminal is known.
-pub const COMMANDS: [&str; 10] =
-    ["serve", "get", "probe", "subscribe", "check", "config", "--help", "-h", "--version", "-V"];
+pub const COMMANDS: [&str; 12] = [
+    "serve",
+    "get",
+    "probe",
+    "subscribe",
+    "unsubscribe",
+    "listen",
+    "check",
+    "config",
+    "--help",
+    "-h",
+    "--version",
+    "-V",
+];
 
 const HELP: &str = "\
 webpresence shows on a web page whether somebody on XMPP (Jabber) is there.
@@ -40,6 +55,8 @@ A web server runs it as CGI or FastCGI. For people there are these commands:
   webpresence get QUERY                     the answer to a request, such as 'jid=a@example.com&type=xml'
   webpresence probe JID...                  ask now and tell what came back, and why
   webpresence subscribe JID...              ask people for their consent to be shown
+  webpresence unsubscribe JID...            give the consent back
+  webpresence listen [--for SECONDS]        hold the session, so that people can opt in from their own clients
   webpresence check                         try the configuration and the way to the XMPP server
   webpresence config --example              print a commented configuration file
   webpresence config --reference            print all keys as a table
@@ -59,7 +76,8 @@ enum Command {
     Serve(Vec<Address>),
     Get(OsString),
     Probe(Vec<BareJid>),
-    Subscribe(Vec<BareJid>),
+    Subscribe(Vec<BareJid>, Wish),
+    Listen(Option<Duration>),
     Check,
     ConfigExample,
     ConfigReference,
@@ -131,9 +149,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(addresses) => serve::serve(file, &addresses),
         Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
         Command::Probe(jids) => configured_quietly(file).and_then(|config| probe::probe(&config, &jids, out)),
-        Command::Subscribe(jids) => {
-            configured_quietly(file).and_then(|config| subscribe::subscribe(&config, &jids, out))
+        Command::Subscribe(jids, wish) => {
+            configured_quietly(file).and_then(|config| subscribe::subscribe(&config, &jids, wish, out))
         }
+        Command::Listen(time) => configured_quietly(file).and_then(|config| listen::listen(&config, time, out)),
         Command::Check => check::check(file, out),
     };
     exit_code(done)
@@ -165,6 +184,7 @@ pub fn nobody(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, Command), Misuse> {
     let (mut file, mut name, mut values, mut listen, mut flag) = (None, None, Vec::new(), Vec::new(), None);
+    let mut time = None;
     let mut parser = Parser::from_iter(args);
     while let Some(arg) = parser.next()? {
         match arg {
@@ -172,6 +192,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
             Arg::Long("listen") if name.as_deref() == Some("serve") => {
                 let address = parser.value()?.string()?;
                 listen.push(address.parse().map_err(|error| Misuse(format!("--listen {address}: {error}")))?);
+            }
+            Arg::Long("for") if name.as_deref() == Some("listen") => {
+                let seconds = parser.value()?.string()?;
+                let parsed = seconds.parse().ok().filter(|seconds| *seconds > 0);
+                let misuse = || Misuse(format!("--for {seconds}: not a number of seconds from 1 to {}", u32::MAX));
+                time = Some(Duration::from_secs(parsed.map(u32::into).ok_or_else(misuse)?));
             }
             Arg::Long("example") if name.as_deref() == Some("config") => flag = Some(Command::ConfigExample),
             Arg::Long("reference") if name.as_deref() == Some("config") => flag = Some(Command::ConfigReference),
@@ -187,11 +213,15 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
         (Some("get"), [query]) => Command::Get(std::mem::take(query)),
         (Some("get"), _) => return Err(Misuse("get takes one query, such as 'jid=a@example.com&type=xml'".into())),
         (Some("probe"), [_, ..]) => Command::Probe(jids(values)?),
-        (Some("subscribe"), [_, ..]) => Command::Subscribe(jids(values)?),
-        (Some(name @ ("probe" | "subscribe")), []) => return Err(Misuse(format!("{name} takes one JID or more"))),
+        (Some("subscribe"), [_, ..]) => Command::Subscribe(jids(values)?, Wish::Subscribe),
+        (Some("unsubscribe"), [_, ..]) => Command::Subscribe(jids(values)?, Wish::Unsubscribe),
+        (Some("listen"), []) => Command::Listen(time),
+        (Some(name @ ("probe" | "subscribe" | "unsubscribe")), []) => {
+            return Err(Misuse(format!("{name} takes one JID or more")));
+        }
         (Some("check"), []) => Command::Check,
         (Some("config"), []) => flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?,
-        (Some("serve" | "check" | "config"), [extra, ..]) => {
+        (Some("serve" | "listen" | "check" | "config"), [extra, ..]) => {
             return Err(Misuse(format!("unexpected argument {extra:?}")));
         }
         (Some(other), _) => return Err(Misuse(format!("there is no command {other:?}"))),
@@ -306,7 +336,11 @@ mod tests {
         check("--config a.ini check", Ok((Some("a.ini"), Command::Check)));
         check("get jid=a@b&type=xml --config=a.ini", Ok((Some("a.ini"), Command::Get("jid=a@b&type=xml".into()))));
         check("probe bob@example.com", Ok((None, Command::Probe(vec![bob()]))));
-        check("subscribe Bob@example.com bob@example.com", Ok((None, Command::Subscribe(vec![bob(), bob()]))));
+        let both = || vec![bob(), bob()];
+        check("subscribe Bob@example.com bob@example.com", Ok((None, Command::Subscribe(both(), Wish::Subscribe))));
+        check("unsubscribe bob@example.com", Ok((None, Command::Subscribe(vec![bob()], Wish::Unsubscribe))));
+        check("listen", Ok((None, Command::Listen(None))));
+        check("listen --for 60", Ok((None, Command::Listen(Some(Duration::from_secs(60))))));
         check("serve", Ok((None, Command::Serve(Vec::new()))));
         check("config --example", Ok((None, Command::ConfigExample)));
         check("serve --help", Ok((None, Command::Help)));
@@ -327,6 +361,8 @@ mod tests {
         check("server", Err("there is no command \"server\""));
         check("get", Err("get takes one query, such as 'jid=a@example.com&type=xml'"));
         check("probe", Err("probe takes one JID or more"));
+        check("unsubscribe", Err("unsubscribe takes one JID or more"));
+        check("listen --for 0", Err("--for 0: not a number of seconds from 1 to 4294967295"));
         check("check all", Err("unexpected argument \"all\""));
         check("check --listen x", Err("invalid option '--listen'"));
         check("config", Err("config takes --example or --reference"));

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cache::{Cache, Found, Renewal, wall_clock};
 use crate::config::{Config, Identity};
+use crate::presence::{Presence, State};
+use crate::probe::Event;
+use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
 use crate::render::picture::Icons;
 use crate::web;
@@ -49,7 +53,10 @@ impl Site {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
-            let manner = Manner { directory: directory.clone(), linger, opening, ..Manner::default() };
+            let (news, heard) = unbounded_channel();
+            tokio::spawn(follow(heard, cache.clone(), identity.clone()));
+            let news = Some(news);
+            let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
@@ -65,17 +72,35 @@ impl Site {
 
     async fn find(&self, identity: &Identity, jid: BareJid, deadline: Instant) -> Found {
         let prober = self.probers.iter().find(|(name, _)| *name == identity.name).map(|(_, prober)| prober.clone());
-        let asked = jid.clone();
+        let (asked, identity) = (jid.clone(), identity.clone());
         let lookup = || async move {
             let prober = prober.ok_or(Duration::from_secs(1))?;
             let answer = prober.ask(asked.clone(), deadline).await;
-            answer.map(|answer| answer.presence).map_err(|unasked| {
+            answer.map(|answer| told(&identity, answer.presence)).map_err(|unasked| {
                 log::info!("{asked}: {unasked}");
                 unasked.retry_after
             })
         };
         self.cache.find(&jid, deadline, lookup).await
     }
+}
+
+/// Keeps the cache up with what a session hears by itself; it ends with the session's task.
+async fn follow(mut news: UnboundedReceiver<Event>, cache: Arc<Cache>, identity: Identity) {
+    while let Some(event) = news.recv().await {
+        match event {
+            Event::Changed(jid, presence) => cache.update(&jid, told(&identity, presence)),
+            Event::Order(jid, Order::Off) => cache.update(&jid, Presence::bare(State::Forbidden)),
+            Event::Consented(jid) | Event::Order(jid, Order::On | Order::TextOff | Order::Coarse) => cache.forget(&jid),
+            Event::Offer(_) | Event::Order(_, Order::Help) => {}
+        }
+    }
+}
+
+/// What the configuration lets others know.
+fn told(identity: &Identity, presence: Presence) -> Presence {
+    let since = presence.since.filter(|_| identity.show_since);
+    Presence { since, ..presence }
 }
 
 impl Sessions {

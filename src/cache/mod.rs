@@ -58,8 +58,30 @@ pub struct Cache {
 struct Inner {
     known: Shelf,
     refused: Shelf,
-    /// The lookups under way. The receiver sees the outcome; a sender that is gone leaves none.
-    lookups: HashMap<BareJid, watch::Receiver<Option<Lookup>>>,
+    /// The lookups under way, each with its number. The receiver sees the outcome; a sender that is gone leaves none.
+    lookups: HashMap<BareJid, (u64, watch::Receiver<Option<Lookup>>)>,
+    counter: u64,
+}
+
+impl Inner {
+    /// What a lookup under way will bring is older than what has come meanwhile: nobody else waits for it, and it is
+    /// not kept.
+    fn overtake(&mut self, jid: &BareJid) {
+        self.lookups.remove(jid);
+    }
+
+    /// A refusal deletes what was known, an approval the refusal.
+    fn store(&mut self, jid: &BareJid, entry: Entry) {
+        let refusal = entry.presence.state == State::Forbidden;
+        let Inner { known, refused, .. } = self;
+        let (to, from) = if refusal { (refused, known) } else { (known, refused) };
+        from.remove(jid);
+        to.store(jid, entry);
+    }
+
+    fn look_up(&self, jid: &BareJid) -> Option<&Entry> {
+        self.known.look_up(jid).or_else(|| self.refused.look_up(jid))
+    }
 }
 
 /// How usable an entry is.
@@ -77,7 +99,7 @@ impl Cache {
     pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock) -> Cache {
         let known = Shelf::new(settings.entries);
         let refused = Shelf::new((settings.entries / 10).max(1));
-        let inner = Mutex::new(Inner { known, refused, lookups: HashMap::new() });
+        let inner = Mutex::new(Inner { known, refused, lookups: HashMap::new(), counter: 0 });
         Cache { settings, renewal, clock, inner }
     }
 
@@ -114,36 +136,54 @@ impl Cache {
     {
         let mut inner = self.lock();
         // A sender that is gone without an outcome was a lookup that panicked, where that does not end the process.
-        if let Some(running) = inner.lookups.get(jid).filter(|running| running.has_changed().is_ok()) {
+        if let Some((_, running)) = inner.lookups.get(jid).filter(|(_, running)| running.has_changed().is_ok()) {
             return running.clone();
         }
         let (done, outcome) = watch::channel(None);
-        inner.lookups.insert(jid.clone(), outcome.clone());
+        inner.counter += 1;
+        let number = inner.counter;
+        inner.lookups.insert(jid.clone(), (number, outcome.clone()));
         drop(inner);
         let (cache, jid, lookup) = (self.clone(), jid.clone(), lookup());
         tokio::spawn(async move {
             let outcome = lookup.await;
-            cache.learn(&jid, &outcome);
+            cache.learn(&jid, number, &outcome);
             done.send_replace(Some(outcome));
         });
         outcome
     }
 
-    /// Stores what a lookup brought. A refusal deletes what was known, an approval the refusal.
-    fn learn(&self, jid: &BareJid, outcome: &Lookup) {
+    /// Takes what came without a lookup, about somebody who is asked for.
+    pub fn update(&self, jid: &BareJid, presence: Presence) {
         let mut inner = self.lock();
+        if inner.look_up(jid).is_some() {
+            inner.store(jid, Entry { presence, at_ms: (self.clock)() });
+        }
+        inner.overtake(jid);
+    }
+
+    /// What is known no longer holds: the next request looks anew.
+    pub fn forget(&self, jid: &BareJid) {
+        let mut inner = self.lock();
+        inner.known.remove(jid);
+        inner.refused.remove(jid);
+        inner.overtake(jid);
+    }
+
+    /// Stores what a lookup brought, unless it was overtaken.
+    fn learn(&self, jid: &BareJid, number: u64, outcome: &Lookup) {
+        let mut inner = self.lock();
+        if inner.lookups.get(jid).is_none_or(|(current, _)| *current != number) {
+            return;
+        }
         inner.lookups.remove(jid);
         let Ok(presence) = outcome else { return };
-        let entry = Entry { presence: presence.clone(), at_ms: (self.clock)() };
-        let Inner { known, refused, .. } = &mut *inner;
-        let (to, from) = if presence.state == State::Forbidden { (refused, known) } else { (known, refused) };
-        from.remove(jid);
-        to.store(jid, entry);
+        inner.store(jid, Entry { presence: presence.clone(), at_ms: (self.clock)() });
     }
 
     fn stored(&self, jid: &BareJid) -> Option<(Entry, Duration)> {
         let inner = self.lock();
-        let entry = inner.known.look_up(jid).or_else(|| inner.refused.look_up(jid))?.clone();
+        let entry = inner.look_up(jid)?.clone();
         // An entry from the future tells only that a clock was set: it is as good as none.
         let age_ms = (self.clock)().checked_sub(entry.at_ms)?;
         Some((entry, Duration::from_millis(age_ms)))
@@ -361,5 +401,48 @@ mod tests {
         assert_eq!(rig.lookups(), before, "bob and the last two refusals are still there");
         rig.find("stranger97", DOWN).await;
         assert_eq!(rig.lookups(), before + 1);
+    }
+
+    #[tokio::test]
+    async fn what_comes_by_itself_is_served_from_then_on() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        rig.cache.update(&jid("bob"), Presence::bare(State::Chat));
+        assert_eq!(rig.find("bob", is(State::Away)).await, found(State::Away, 0), "nobody had asked for him");
+        rig.at(20);
+        rig.cache.update(&jid("bob"), Presence::bare(State::Dnd));
+        rig.at(50);
+        assert_eq!(rig.find("bob", DOWN).await, found(State::Dnd, 30));
+        rig.cache.update(&jid("bob"), Presence::bare(State::Forbidden));
+        rig.at(81);
+        assert_eq!(rig.find("bob", DOWN).await, NOTHING, "withdrawn consent leaves nothing");
+        assert_eq!(rig.lookups(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_is_overtaken_is_not_kept() {
+        for withdrawn in [true, false] {
+            let rig = Rig::new(Renewal::Behind, 10);
+            rig.find("bob", is(State::Away)).await;
+            rig.at(31);
+            let (go, mut gate) = watch::channel(false);
+            let slow = || async move {
+                gate.wait_for(|open| *open).await.expect("the sender lives");
+                is(State::Away)
+            };
+            rig.cache.find(&jid("bob"), Instant::now() + Duration::from_secs(5), slow).await;
+            let expected = match withdrawn {
+                true => {
+                    rig.cache.update(&jid("bob"), Presence::bare(State::Forbidden));
+                    State::Forbidden
+                }
+                false => {
+                    rig.cache.forget(&jid("bob"));
+                    State::Xa
+                }
+            };
+            go.send_replace(true);
+            tokio::task::yield_now().await;
+            assert_eq!(rig.find("bob", is(State::Xa)).await, found(expected, 0));
+        }
     }
 }

@@ -79,6 +79,7 @@ fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
     let accepted = format!("{jid} has not accepted {}; run: webpresence subscribe {jid}", identity.jid);
     let unless = "or there is no such user: the server does not tell";
     match why {
+        Why::Chosen => format!("{jid} has told {} not to be shown", identity.jid),
         Why::Pending => format!("{jid} has been asked and has not accepted {} yet", identity.jid),
         Why::NotFound => format!("{} knows no such address", jid.domain()),
         Why::Silence(kind) | Why::NoConsent(kind) => {
@@ -115,7 +116,7 @@ fn grounds(why: Why) -> &'static str {
         Why::Service => " (a server, component or room that answered)",
         Why::NotRunning => " (nothing is connected under this name)",
         Why::NoOtherClient => " (the account that asks, and no other client of it is connected)",
-        Why::Refused | Why::Pending | Why::NoConsent(_) | Why::NotFound => "",
+        Why::Refused | Why::Chosen | Why::Pending | Why::NoConsent(_) | Why::NotFound => "",
     }
 }
 

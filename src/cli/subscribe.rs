@@ -1,5 +1,5 @@
-//! `webpresence subscribe JID...`: asks people for their consent (RFC 6121, 3.1). They see the request in their own
-//! clients; accepting it is all there is to do.
+//! `webpresence subscribe JID...` asks people for their consent (RFC 6121, 3.1): they see the request in their own
+//! clients, and accepting it is all there is to do. `webpresence unsubscribe JID...` gives the consent back.
 
 use jid::BareJid;
 use tokio::time::Instant;
@@ -9,7 +9,16 @@ use crate::config::Config;
 use crate::probe::Consent;
 use crate::probe::prober::{Manner, Prober};
 
-pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Failed> {
+/// What is wished of people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To see them.
+    Subscribe,
+    /// To see them no longer.
+    Unsubscribe,
+}
+
+pub fn subscribe(config: &Config, jids: &[BareJid], wish: Wish, out: Out<'_>) -> Result<(), Failed> {
     let directory = shared_directory(config, log::Level::Error);
     let all_asked = run_on(runtime()?, async {
         let mut all_asked = true;
@@ -23,15 +32,14 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
             };
             let (prober, task) = Prober::spawn(identity.clone(), Manner::of_command(directory.clone()));
             for jid in jids {
-                let consent = prober.subscribe(jid.clone(), Instant::now() + identity.timeout).await;
+                let deadline = Instant::now() + identity.timeout;
+                let consent = match wish {
+                    Wish::Subscribe => prober.subscribe(jid.clone(), deadline).await,
+                    Wish::Unsubscribe => prober.unsubscribe(jid.clone(), deadline).await,
+                };
                 all_asked &= consent.is_ok();
                 match consent {
-                    Ok(Consent::Given) => writeln!(out, "{jid}: has accepted {}", identity.jid)?,
-                    Ok(Consent::Asked) => {
-                        writeln!(out, "{jid}: asked; has to accept {} in an XMPP client", identity.jid)?;
-                    }
-                    Ok(Consent::Returned) => writeln!(out, "{jid}: is no longer seen by {}", identity.jid)?,
-                    Ok(Consent::Refused) => writeln!(out, "{jid}: has refused {}", identity.jid)?,
+                    Ok(consent) => writeln!(out, "{jid}: {}", told(consent, &identity.jid))?,
                     Err(unasked) => writeln!(out, "{jid}: not asked: {unasked}")?,
                 }
             }
@@ -41,4 +49,16 @@ pub fn subscribe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), 
         Ok::<bool, Failed>(all_asked)
     })?;
     if all_asked { Ok(()) } else { Err(Failed::Told) }
+}
+
+fn told(consent: Consent, us: &BareJid) -> String {
+    match consent {
+        Consent::Given => format!("has accepted {us}"),
+        Consent::Asked => format!("asked; has to accept {us} in an XMPP client"),
+        Consent::StillAsked => {
+            format!("was asked within the last hours and has not accepted {us} yet; not asked again")
+        }
+        Consent::Refused => format!("has refused {us}"),
+        Consent::Returned => format!("is no longer seen by {us}"),
+    }
 }

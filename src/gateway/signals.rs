@@ -16,6 +16,13 @@ pub struct Signals {
     hangup: Signal,
 }
 
+/// What a signal wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Stop,
+    Reload,
+}
+
 impl Signals {
     /// Takes the signals over; within a tokio runtime. To be called before requests are accepted, or an early SIGTERM
     /// kills.
@@ -30,14 +37,19 @@ impl Signals {
 
     /// Calls `reload` at each SIGHUP; returns at the first signal that stops, after it has set `stop`.
     pub async fn run(mut self, stop: watch::Sender<bool>, mut reload: impl FnMut()) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => break,
-                _ = self.user1.recv() => break,
-                _ = self.interrupt.recv() => break,
-                _ = self.hangup.recv() => reload(),
-            }
+        while self.next().await == Wanted::Reload {
+            reload();
         }
         stop.send_replace(true);
+    }
+
+    /// Waits for the next signal.
+    pub async fn next(&mut self) -> Wanted {
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::Stop,
+            _ = self.user1.recv() => Wanted::Stop,
+            _ = self.interrupt.recv() => Wanted::Stop,
+            _ = self.hangup.recv() => Wanted::Reload,
+        }
     }
 }

@@ -17,6 +17,8 @@ use super::{Answer, Consent, Failure};
 pub enum Question {
     Presence(BareJid),
     Consent(BareJid),
+    /// Consent is given back.
+    Return(BareJid),
 }
 
 /// What the question of the same name brought.
@@ -24,6 +26,7 @@ pub enum Question {
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     Presence(Answer),
+    /// Of both sorts of questions about consent.
     Consent(Consent),
 }
 
@@ -62,7 +65,7 @@ pub struct Errand {
 impl Question {
     pub fn jid(&self) -> &BareJid {
         match self {
-            Question::Presence(jid) | Question::Consent(jid) => jid,
+            Question::Presence(jid) | Question::Consent(jid) | Question::Return(jid) => jid,
         }
     }
 }

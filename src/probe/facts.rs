@@ -14,6 +14,8 @@ use crate::config::ServerKind;
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
 /// How long a domain that our server could not reach is not asked about.
 const UNREACHABLE: Duration = Duration::from_secs(30);
+/// How often, at the most, an account appears to collect requests: its contacts see it come and go.
+const COLLECT: Duration = Duration::from_secs(300);
 /// Facts of one sort that are kept; over it the sort starts anew.
 const LIMIT: usize = 10_000;
 /// Of what is written down: what another form says is not understood, and forgotten.
@@ -24,6 +26,8 @@ const VERSION: u32 = 1;
 pub struct Facts {
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, Instant>,
+    /// When the account last appeared, to collect what waited for it.
+    collected: Option<Instant>,
     /// Domains that our server could not reach, until when that is believed.
     unreachable: HashMap<String, Instant>,
 }
@@ -45,6 +49,8 @@ struct Written {
     version: u32,
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, u64>,
+    #[serde(default)]
+    collected: Option<u64>,
 }
 
 impl Facts {
@@ -58,12 +64,11 @@ impl Facts {
     /// As [`Facts::read`], replacing what was written down before; what is never written stays, and so does everything
     /// where the text is not understood.
     pub fn refresh(&mut self, text: &str, now: Instant, epoch_s: u64) {
-        let Ok(Written { version: VERSION, servers, consents }) = serde_json::from_str(text) else { return };
-        let seen = |(jid, at_s)| {
-            // What was seen in the future tells only that a clock was set.
-            let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
-            now.checked_sub(ago).map(|at| (jid, at))
-        };
+        let Ok(Written { version: VERSION, servers, consents, collected }) = serde_json::from_str(text) else { return };
+        // What was in the future tells only that a clock was set.
+        let at = |at_s| now.checked_sub(Duration::from_secs(epoch_s.checked_sub(at_s)?));
+        let seen = |(jid, at_s)| at(at_s).map(|at| (jid, at));
+        self.collected = collected.and_then(at);
         self.servers = servers;
         self.consents = consents.into_iter().filter_map(seen).collect();
     }
@@ -71,7 +76,8 @@ impl Facts {
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
         let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
         let consents = self.consents.iter().map(|(jid, at)| (jid.clone(), at_s(at))).collect();
-        let written = Written { version: VERSION, servers: self.servers.clone(), consents };
+        let collected = self.collected.as_ref().map(at_s);
+        let written = Written { version: VERSION, servers: self.servers.clone(), consents, collected };
         serde_json::to_string(&written).expect("strings, numbers and maps with strings as keys")
     }
 
@@ -86,6 +92,15 @@ impl Facts {
             self.servers.clear();
         }
         self.servers.entry(domain.to_owned()).or_default()
+    }
+
+    /// True if it is time to collect what waits for the account; then it is taken as done.
+    pub fn is_time_to_collect(&mut self, now: Instant) -> bool {
+        let due = self.collected.is_none_or(|at| now.saturating_duration_since(at) >= COLLECT);
+        if due {
+            self.collected = Some(now);
+        }
+        due
     }
 
     /// Our server could not reach this domain a moment ago.
@@ -182,5 +197,14 @@ mod tests {
         facts.learn_unreachable("far.example", now + UNREACHABLE / 2);
         assert!(facts.is_unreachable("far.example", now + UNREACHABLE - Duration::from_millis(1)));
         assert!(!facts.is_unreachable("far.example", now + UNREACHABLE));
+    }
+
+    #[test]
+    fn requests_are_collected_now_and_then_by_whichever_process() {
+        let (mut facts, now) = (Facts::default(), Instant::now());
+        assert!(facts.is_time_to_collect(now) && !facts.is_time_to_collect(now));
+        let mut other = Facts::read(&facts.write(now, 1_000_000), now, 1_000_000);
+        assert!(!other.is_time_to_collect(now + COLLECT - Duration::from_secs(1)));
+        assert!(other.is_time_to_collect(now + COLLECT) && !other.is_time_to_collect(now + COLLECT));
     }
 }

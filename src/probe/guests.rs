@@ -33,13 +33,18 @@ pub enum Order {
 impl Order {
     /// What is not understood asks for help.
     pub fn read(text: &str) -> Order {
-        let words: Vec<_> = text.split_whitespace().take(3).map(str::to_lowercase).collect();
-        match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["on"] => Order::On,
-            ["off"] => Order::Off,
-            ["text", "off"] => Order::TextOff,
-            ["coarse"] => Order::Coarse,
-            _ => Order::Help,
+        let said = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ").to_lowercase();
+        let orders = [Order::On, Order::Off, Order::TextOff, Order::Coarse];
+        orders.into_iter().find(|order| order.name() == said).unwrap_or(Order::Help)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Order::On => "on",
+            Order::Off => "off",
+            Order::TextOff => "text off",
+            Order::Coarse => "coarse",
+            Order::Help => "help",
         }
     }
 
@@ -61,6 +66,9 @@ impl Order {
         }
     }
 }
+
+/// What he reads where it cannot be done.
+pub const CANNOT_REMEMBER: &str = "This site cannot remember that. To end it, remove me from your contacts.";
 
 /// See the module.
 pub struct Guests {

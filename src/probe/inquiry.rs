@@ -308,7 +308,8 @@ impl Inquiry {
         let presence = !self.resources.is_empty() || self.offline.is_some();
         match self.is_person() {
             // The pong alone says nothing about a person: the other answers may only be slow.
-            true => presence || self.error.is_some(),
+            // COMPAT: ejabberd 24 with mod_privilege answers a component nothing but this.
+            true => presence || self.error.is_some() || self.roster.is_result(),
             false => presence || self.ping.is_result() || self.info.is_result(),
         }
     }
@@ -316,7 +317,8 @@ impl Inquiry {
     /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
     /// have no XEP-0199.
     fn server_spoke(&self) -> bool {
-        matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable()
+        let pong = matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable();
+        pong || self.roster.is_result()
     }
 
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {

@@ -65,6 +65,8 @@ pub enum Why {
     Silence(ServerKind),
     /// The server said that we may not see this person.
     Refused,
+    /// He told us that he does not want to be shown.
+    Chosen,
     /// Our request for consent is out, and nobody has answered it.
     Pending,
     /// XEP-0012, XEP-0030 or his roster said that we may not see this person, and no presence came.
@@ -86,6 +88,8 @@ pub enum Consent {
     Given,
     /// The request is out; the person has not answered yet.
     Asked,
+    /// The request was out before and is not repeated yet; the person has not answered.
+    StillAsked,
     /// The person does not want it.
     Refused,
     /// Given back: we no longer see this person.

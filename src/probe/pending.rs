@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 
@@ -27,10 +28,18 @@ impl Pending {
     pub fn note(&self, identity: &BareJid, person: &BareJid) -> bool {
         let Some(file) = self.file(identity, person) else { return false };
         let new = !file.exists();
-        if let Err(error) = create(&file) {
+        if let Err(error) = create(&file).and_then(|file| file.set_modified(SystemTime::now())) {
             log::warn!("cannot remember that {person} was asked: {}: {error}", file.display());
         }
         new
+    }
+
+    /// The request that is out is younger than `time`.
+    pub fn was_asked_within(&self, identity: &BareJid, person: &BareJid, time: Duration, now: SystemTime) -> bool {
+        let file = self.file(identity, person).and_then(|file| fs::metadata(file).ok());
+        // A time in the future tells only that a clock was set.
+        let age = file.and_then(|file| now.duration_since(file.modified().ok()?).ok());
+        age.is_some_and(|age| age < time)
     }
 
     /// The person has answered.
@@ -63,6 +72,11 @@ mod tests {
         assert!(pending.note(&us, &bob));
         assert!(!pending.note(&us, &bob), "it was remembered before");
         assert!(pending.is_out(&us, &bob));
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        let asked = |time, later| pending.was_asked_within(&us, &bob, time, now + later);
+        assert!(asked(2 * hour, hour) && !asked(hour, 2 * hour));
+        assert!(!pending.was_asked_within(&us, &bob, hour, now - hour), "a clock that was set back");
+        assert!(!pending.was_asked_within(&bob, &us, hour, now));
         assert!(!pending.is_out(&us, &jid("bob@example.org")) && !pending.is_out(&bob, &us));
         pending.settle(&us, &bob);
         assert!(!pending.is_out(&us, &bob));

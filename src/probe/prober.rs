@@ -2,6 +2,7 @@
 //! this process holds it or another one does. Here it is decided which; `hold` and `visit` do it. What fails is not
 //! tried again at once.
 
+mod attend;
 mod hold;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::backoff::{Backoff, Setback, Sort, Strictness};
+use super::choices::Choices;
 pub use super::errand::Unasked;
 use super::errand::{Attempt, Errand, Finding, Outcome, Question};
 use super::facts::Facts;
@@ -26,7 +28,7 @@ use super::memory::{Fingerprint, Memory};
 use super::pending::Pending;
 use super::relay::{Guest, QUESTIONS};
 use super::steps::{Stage, Steps};
-use super::{Answer, Consent, Failure};
+use super::{Answer, Consent, Event, Failure};
 use crate::config::Identity;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -59,6 +61,8 @@ pub struct Manner {
     pub opening: Opening,
     pub caution: Caution,
     pub steps: Steps,
+    /// Who is told what happens without a question, as long as this process holds the session.
+    pub news: Option<mpsc::UnboundedSender<Event>>,
 }
 
 /// When a session is opened.
@@ -96,6 +100,7 @@ impl Prober {
         let strictness = if identity.is_component() { Strictness::Component } else { Strictness::Account };
         let task = Task {
             pending: Pending::new(manner.directory.as_deref()),
+            choices: Choices::new(manner.directory.as_deref()),
             memory: Memory::new(place.clone(), us.clone()),
             place,
             us,
@@ -130,6 +135,14 @@ impl Prober {
         }
     }
 
+    /// Gives consent back: we no longer see `jid`.
+    pub async fn unsubscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
+        match self.put(Question::Return(jid), deadline).await? {
+            Finding::Consent(consent) => Ok(consent),
+            Finding::Presence(_) => Err(Unasked::now(Failure::Busy)),
+        }
+    }
+
     async fn put(&self, question: Question, deadline: Instant) -> Outcome {
         let (reply, answer) = oneshot::channel();
         if self.errands.try_send(Errand::new(question, deadline, Some(reply))).is_err() {
@@ -147,6 +160,7 @@ struct Task {
     us: Fingerprint,
     place: Option<Place>,
     pending: Pending,
+    choices: Choices,
     memory: Memory,
     manner: Manner,
     inbox: mpsc::Receiver<Errand>,

@@ -3,7 +3,7 @@
 
     users.py HOST PORT CA_FILE
 
-Standard input has one command a line, a JSON object; each is answered by one line, {} or {"error": ...}, once the XMPP
+Standard input has one command a line, a JSON object; each is answered by one line, {} or {"error": ...} or what it says below, once the XMPP
 server has taken it in. Every user leaves when standard input closes. Without being told otherwise a user accepts whoever
 asks to see his presence, and asks for nothing in return.
 
@@ -13,6 +13,10 @@ asks to see his presence, and asks for nothing in return.
     {"do": "vanish", "jid": "a@b/c"}                         the connection breaks without a word
     {"do": "granted", "jid": "a@b/c", "to": "who@asked"}     waits until the roster says that `to` may see `jid`
     {"do": "revoke", "jid": "a@b/c", "to": "who@asked"}
+    {"do": "add", "jid": "a@b/c", "to": "who@x"}             adds a contact: asks to see him
+    {"do": "remove", "jid": "a@b/c", "to": "who@x"}          removes a contact, and all that was agreed with him
+    {"do": "block", "jid": "a@b/c", "to": "who@x"}           XEP-0191
+    {"do": "say", "jid": "a@b/c", "to": "who@x", "text": "off"}     says it, waits for the answer: {"heard": "..."}
     {"do": "join", "jid": "a@b/c", "room": "room@rooms.b"}
     {"do": "component", "jid": "other.b", "password": "x", "port": 5347}
 """
@@ -41,7 +45,10 @@ class Person(slixmpp.ClientXMPP):
         self.auto_authorize = True if command.get("accept", True) else None
         self.auto_subscribe = False
         self.register_plugin("xep_0045")
+        self.register_plugin("xep_0191")
         self.register_plugin("xep_0199")
+        self.heard = asyncio.Queue()
+        self.add_event_handler("message", lambda message: message["body"] and self.heard.put_nowait(message))
 
     async def settled(self):
         """The server has handled everything sent so far: it works through a client's stanzas in order."""
@@ -113,6 +120,30 @@ class Desk:
         person.send_presence(pto=command["to"], ptype="unsubscribed")
         await person.settled()
 
+    async def add(self, command):
+        person = self.streams[command["jid"]]
+        person.update_roster(command["to"], name="Web")
+        person.send_presence(pto=command["to"], ptype="subscribe")
+        await person.settled()
+
+    async def remove(self, command):
+        person = self.streams[command["jid"]]
+        await person.del_roster_item(command["to"])
+        await person.settled()
+
+    async def block(self, command):
+        person = self.streams[command["jid"]]
+        await person.plugin["xep_0191"].block(command["to"], timeout=WAIT_SECONDS)
+        await person.settled()
+
+    async def say(self, command):
+        person = self.streams[command["jid"]]
+        person.send_message(mto=command["to"], mbody=command["text"], mtype="chat")
+        while True:
+            message = await asyncio.wait_for(person.heard.get(), WAIT_SECONDS)
+            if message["from"].bare == command["to"]:
+                return {"heard": message["body"]}
+
     async def join(self, command):
         person = self.streams[command["jid"]]
         await person.plugin["xep_0045"].join_muc_wait(command["room"], person.boundjid.user, timeout=WAIT_SECONDS)
@@ -137,8 +168,7 @@ async def main(host, port, ca_file):
     while line := await lines.readline():
         command = json.loads(line)
         try:
-            await getattr(desk, command["do"])(command)
-            answer = {}
+            answer = await getattr(desk, command["do"])(command) or {}
         except Exception as error:
             answer = {"error": f"{command}: {error!r}"}
         print(json.dumps(answer), flush=True)

@@ -77,6 +77,26 @@ impl Users {
         self.tell("revoke", who, Shown::default(), json!({"to": asker}));
     }
 
+    /// Adds a contact, as a person does in his client: asks to see him.
+    pub fn add(&self, who: &str, contact: &str) {
+        self.tell("add", who, Shown::default(), json!({"to": contact}));
+    }
+
+    /// Removes a contact, and with it all that was agreed with him.
+    pub fn remove(&self, who: &str, contact: &str) {
+        self.tell("remove", who, Shown::default(), json!({"to": contact}));
+    }
+
+    pub fn block(&self, who: &str, contact: &str) {
+        self.tell("block", who, Shown::default(), json!({"to": contact}));
+    }
+
+    /// Says something to a contact. Returns what he says to it.
+    pub fn say(&self, who: &str, contact: &str, text: &str) -> String {
+        let answer = self.told("say", who, Shown::default(), json!({"to": contact, "text": text}));
+        answer["heard"].as_str().expect("an answer").to_owned()
+    }
+
     /// Creates the room, or goes there.
     pub fn join(&self, who: &str, room: &str) {
         self.tell("join", who, Shown::default(), json!({"room": room}));
@@ -84,10 +104,16 @@ impl Users {
 
     /// Connects a component that answers as components do.
     pub fn component(&self, domain: &str) {
-        self.send(json!({"do": "component", "jid": domain, "password": SECRET, "port": self.component_port}));
+        let port = self.component_port;
+        drop(self.send(json!({"do": "component", "jid": domain, "password": SECRET, "port": port})));
     }
 
     fn tell(&self, what: &str, who: &str, shown: Shown, more: Value) {
+        let answer = self.told(what, who, shown, more);
+        assert_eq!(answer, json!({}), "users.py, asked by {who} to {what}");
+    }
+
+    fn told(&self, what: &str, who: &str, shown: Shown, more: Value) -> Value {
         let (user, resource) = who.split_once('/').expect("user/resource");
         let texts: serde_json::Map<String, Value> =
             shown.texts.iter().map(|(l, t)| (l.to_string(), json!(t))).collect();
@@ -95,17 +121,19 @@ impl Users {
                                  "status": texts, "priority": shown.priority});
         let fields = command.as_object_mut().expect("written as one");
         fields.extend(more.as_object().expect("written as one").clone());
-        self.send(command);
+        self.send(command)
     }
 
     /// One command, and its answer: the XMPP server has dealt with it.
-    fn send(&self, command: Value) {
+    fn send(&self, command: Value) -> Value {
         let mut desk = self.desk.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let mut commands = desk.commands.as_ref().expect("open until dropped");
         writeln!(commands, "{command}").expect("users.py reads");
         let mut answer = String::new();
         desk.answers.read_line(&mut answer).expect("users.py answers");
-        assert_eq!(answer.trim(), "{}", "users.py, asked {command}");
+        let answer: Value = serde_json::from_str(&answer).expect("users.py answers in JSON");
+        assert_eq!(answer.get("error"), None, "users.py, asked {command}");
+        answer
     }
 }
 

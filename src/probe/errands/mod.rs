@@ -153,6 +153,20 @@ impl Errands {
         }
     }
 
+    /// An account that takes offers appears now and then: its server keeps them until it does.
+    pub fn collect(&mut self, now: Instant) {
+        if self.accepts && self.spared.is_some() && !self.appeared && self.facts.is_time_to_collect(now) {
+            self.appear();
+        }
+    }
+
+    /// In a session that is held for those who come, an account that takes offers is there for all of it.
+    pub fn appear_to_listen(&mut self) {
+        if self.accepts {
+            self.appear();
+        }
+    }
+
     pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
         self.unsent.push_str(&self.sender.subscribe(&jid, REQUEST));
         self.request(id, jid, Wish::See, until);

@@ -7,13 +7,15 @@ use base64::Engine as _;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{MARGIN, POLL, Task, before};
+use super::attend::PATIENCE_WITH_PEOPLE;
+use super::{MARGIN, Opening, POLL, Task, before};
+use crate::presence::State;
 use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
 use crate::probe::lease::Lease;
 use crate::probe::relay::{Caller, QUESTIONS, Relay};
 use crate::probe::session::Session;
 use crate::probe::talk::Talk;
-use crate::probe::{Clock, Consent, Failure, Why};
+use crate::probe::{Answer, Clock, Consent, Failure, Why};
 
 /// How long a session may last, unless it lingers always.
 const SESSION_AGE: Duration = Duration::from_secs(600);
@@ -119,6 +121,9 @@ impl Task {
         (self.answered, self.logged_in) = (0, false);
         self.waiting.values_mut().for_each(|errand| errand.put_at = None);
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
+        if self.manner.opening == Opening::Always {
+            session.errands().appear_to_listen();
+        }
         let outcome = self.hold(&mut session, house).await;
         self.facts = session.into_facts();
         self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
@@ -154,6 +159,7 @@ impl Task {
         loop {
             self.take_more(house);
             self.put_fresh(talk.session);
+            self.attend(talk.session);
             let wait = talk.advance().await.inspect_err(|_| self.ended(opened))?;
             if talk.logged_in && !self.logged_in {
                 // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
@@ -234,13 +240,22 @@ impl Task {
     /// Puts what this session has not been asked yet.
     fn put_fresh(&mut self, session: &mut Session) {
         self.waiting.retain(|_, errand| errand.put_at.is_some() || !errand.is_forgotten());
-        let us = &self.identity.jid;
-        for (id, errand) in self.waiting.iter_mut().filter(|(_, errand)| errand.put_at.is_none()) {
+        let (us, wall) = (&self.identity.jid, SystemTime::now());
+        let (is_fresh, now) = (|errand: &&mut Errand| errand.put_at.is_none(), Instant::now());
+        if self.waiting.values_mut().any(|errand| is_fresh(&errand)) {
+            session.errands().collect(now);
+        }
+        for (id, errand) in self.waiting.iter_mut().filter(|(_, errand)| is_fresh(errand)) {
             errand.put_at = Some(Instant::now());
             let until = before(errand.deadline);
             match errand.question.clone() {
                 Question::Presence(jid) if self.pending.is_out(us, &jid) => session.ask_pending(*id, jid, until),
                 Question::Presence(jid) => session.ask(*id, jid, until),
+                // His answer to the request that is out is the check.
+                Question::Consent(jid) if self.pending.was_asked_within(us, &jid, PATIENCE_WITH_PEOPLE, wall) => {
+                    session.ask_pending(*id, jid, until);
+                }
+                Question::Return(jid) => session.unsubscribe(*id, jid, until),
                 Question::Consent(jid) => {
                     // Before it is out: from then on nobody may be probed, even if this process is no more.
                     errand.noted |= self.pending.note(us, &jid);
@@ -264,7 +279,15 @@ impl Task {
             if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
                 self.pending.settle(&self.identity.jid, errand.question.jid());
             }
-            errand.answer(answer.map(Finding::Presence).map_err(Unasked::now));
+            let finding = match errand.question {
+                Question::Presence(_) => {
+                    answer.map(|answer| self.chosen(errand.question.jid(), answer)).map(Finding::Presence)
+                }
+                Question::Consent(_) | Question::Return(_) => {
+                    answer.map(|answer| Finding::Consent(consent_by(&answer)))
+                }
+            };
+            errand.answer(finding.map_err(Unasked::now));
         }
         for (id, consent) in talk.session.consents(now) {
             any = true;
@@ -287,6 +310,15 @@ impl Task {
             (house.has_learned, house.facts_kept) = (false, Some(now));
             self.memory.keep_facts(session.facts(), now, SystemTime::now());
         }
+    }
+}
+
+/// What an answer says about a request for consent that was out before.
+fn consent_by(answer: &Answer) -> Consent {
+    match (answer.presence.state, answer.why) {
+        (State::Forbidden, Why::Refused) => Consent::Refused,
+        (State::Forbidden, _) => Consent::StillAsked,
+        _ => Consent::Given,
     }
 }
 
