@@ -12,6 +12,7 @@ mod names;
 mod people;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod sockets;
 mod stand;
 mod tls;
 mod turns;
