@@ -40,14 +40,37 @@ impl Channel {
             }
             None => found(identity, deadline).await?,
         };
-        let (socket, target) = reach(targets, deadline, steps).await?;
-        steps.passed(Stage::Connected);
-        let channel = Channel::over_tcp(socket);
-        match target.beginning {
-            Beginning::InStream => Ok(channel),
-            Beginning::AtOnce => {
-                let name = if identity.is_component() { target.host } else { domain(identity) };
-                channel.encrypt(identity, &name, Beginning::AtOnce, deadline, steps).await
+        Channel::open_tcp(identity, targets, deadline, steps).await
+    }
+
+    /// The first target that is reached, and that agrees on TLS where that begins at once; one that does not leaves the
+    /// others half of the time.
+    async fn open_tcp(
+        identity: &Identity,
+        mut targets: Vec<Target>,
+        deadline: Instant,
+        steps: &Steps,
+    ) -> Result<Channel, Failure> {
+        let mut first = None;
+        loop {
+            let reached = reach(targets.clone(), deadline, steps).await;
+            let (socket, target) = reached.map_err(|failure| first.take().unwrap_or(failure))?;
+            steps.passed(Stage::Connected);
+            let channel = Channel::over_tcp(socket);
+            if target.beginning == Beginning::InStream {
+                return Ok(channel);
+            }
+            targets = targets.into_iter().skip_while(|other| *other != target).skip(1).collect();
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / if targets.is_empty() { 1 } else { 2 };
+            let name = if identity.is_component() { target.host } else { domain(identity) };
+            match channel.encrypt(identity, &name, Beginning::AtOnce, now + share, steps).await {
+                Err(failure) if targets.is_empty() => return Err(first.unwrap_or(failure)),
+                Err(failure) => {
+                    log::debug!("{}: {failure}; there are other servers to try", identity.jid);
+                    first.get_or_insert(failure);
+                }
+                Ok(channel) => return Ok(channel),
             }
         }
     }
@@ -137,7 +160,51 @@ fn ascii(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::config;
+
+    /// Over the ports of servers that close or keep silent where TLS is to begin, then perhaps that of one with STARTTLS.
+    async fn check(speechless: &[&TcpListener], plain: Option<&TcpListener>, expected: Result<Option<Bindings>, &str>) {
+        let text = "[xmpp]\njid = bot@example.com\npassword = x\nverify = no\n";
+        let config = config::parse(text, Path::new("test.ini")).expect("a configuration");
+        let target = |listener: &TcpListener, beginning| Target {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().expect("bound").port(),
+            beginning,
+        };
+        let direct = speechless.iter().map(|listener| target(listener, Beginning::AtOnce));
+        let targets = direct.chain(plain.map(|listener| target(listener, Beginning::InStream))).collect();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let outcome = Channel::open_tcp(&config.identities[0], targets, deadline, &Steps::default()).await;
+        let outcome = outcome.map(|channel| channel.bindings()).map_err(|failure| failure.to_string());
+        assert_eq!(outcome, expected.map_err(str::to_owned));
+    }
+
+    #[tokio::test]
+    async fn a_server_without_the_tls_that_dns_promises_leaves_time_for_the_next() {
+        let listen = || async { TcpListener::bind("127.0.0.1:0").await.expect("a free port") };
+        let (closing, silent, plain) = (listen().await, listen().await, listen().await);
+        let hang_up = async {
+            while let Ok((socket, _)) = closing.accept().await {
+                drop(socket);
+            }
+        };
+        let checks = async {
+            check(&[&closing], Some(&plain), Ok(None)).await;
+            check(&[&silent], Some(&plain), Ok(None)).await;
+            check(&[&closing, &silent], Some(&plain), Ok(None)).await;
+            check(&[&silent, &silent], None, Err("the server did not answer in time")).await;
+        };
+        tokio::select! {
+            () = hang_up => {}
+            () = checks => {}
+        }
+    }
 
     #[test]
     fn names_are_spelled_as_dns_does() {

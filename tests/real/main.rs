@@ -13,6 +13,7 @@ mod people;
 mod privileges;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod sockets;
 mod stand;
 mod tls;
 mod turns;
