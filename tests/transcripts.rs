@@ -99,6 +99,7 @@ fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Re
             Why::LastActivity => heard("<query xmlns='jabber:iq:last' seconds="),
             Why::Silence(_) => pong(),
             Why::Pending => pong() && heard("<error"),
+            Why::Chosen => false,
             Why::Refused => heard("unsubscribed") || heard("<forbidden") || heard("<not-authorized"),
             Why::NoConsent(_) => {
                 let told = ["<subscription-required", "<forbidden", "<query xmlns='jabber:iq:roster'>"];

@@ -141,7 +141,8 @@ pub const KEYS: &[Key] = &[
         Kind::YesNo,
         Otherwise { says: "yes for a component, no for an account", sample: "yes" },
         "Whether people of the [access] domains who add this identity to their contacts are let in and asked back: so \
-         they agree to be shown. For an account that serves nothing else; its owner's contacts are his own to choose.",
+         they agree to be shown. An account is to serve nothing else then: it takes its messages, and comes online \
+         for a moment at most every five minutes to see who has asked.",
     ),
     row(
         Access,

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::config::{DomainPattern, Identity};
 
 /// What is answered within [`SPAN`], to one person and in all; more is not heard.
-const PER_PERSON: u32 = 6;
-const IN_ALL: u32 = 120;
+const PER_PERSON: u32 = 20;
+const IN_ALL: u32 = 200;
 const SPAN: Duration = Duration::from_secs(60);
 
 /// How somebody wants to be shown. It wins over the configuration.

@@ -302,16 +302,15 @@ impl Session {
             return Err(Failure::Unexpected("a resource"));
         };
         match BindResponse::try_from(payload) {
-            Ok(_) => Ok(State::Open),
+            Ok(response) => {
+                self.errands.bound(response.into());
+                Ok(State::Open)
+            }
             Err(_) => Err(Failure::Unexpected("a resource")),
         }
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
-        // An account's own presence comes back to it.
-        if element.is("presence", ns::CLIENT) && element.attr("to").is_some_and(|to| element.attr("from") == Some(to)) {
-            return;
-        }
         let address = match element.attr("to").map(Jid::new) {
             None => Address::Ours,
             Some(Ok(to)) if to.to_bare() != self.jid => return,

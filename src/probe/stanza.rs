@@ -112,8 +112,11 @@ impl Sender {
     }
 }
 
-/// What makes an account visible, with a priority that draws no messages (RFC 6121, 4.2.1).
+/// What makes an account visible, with a priority that draws no messages (RFC 6121, 4.7.2.3).
 pub const INITIAL_PRESENCE: &str = "<presence><priority>-1</priority></presence>";
+/// What makes an account visible that is there for those who write to it. COMPAT: to a negative priority ejabberd does
+/// not hand over the requests that waited.
+pub const WELCOMING_PRESENCE: &str = "<presence/>";
 
 /// Not the type of xmpp-parsers: that one always writes a `<priority/>`.
 fn presence(kind: &str, from: Option<Jid>, to: &Jid) -> Element {

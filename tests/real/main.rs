@@ -6,6 +6,7 @@ mod cases;
 mod commands;
 mod doors;
 mod failures;
+mod guests;
 mod life;
 mod matrix;
 mod names;

@@ -105,6 +105,13 @@ impl Webpresence {
         Answer::from_cgi(&output.stdout)
     }
 
+    /// `webpresence listen`, until it is dropped.
+    pub fn listen(&self) -> Leash {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        command.arg("listen").arg("--config").arg(&self.config);
+        Leash::start(directory("listen"), None, &mut command, &[])
+    }
+
     /// `webpresence serve` on a Unix socket that everybody may use; returns when it accepts.
     pub fn serve(&self) -> Serve {
         let socket = self.dir.path().join("webpresence.sock");

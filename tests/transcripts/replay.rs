@@ -79,7 +79,7 @@ impl Replay {
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
                 "ask" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
-                "appear" | "welcome" | "ask-back" | "say" => replay.order(line),
+                "appear" | "collect" | "welcome" | "ask-back" | "say" => replay.order(line),
                 "after" => {
                     replay.act(&mut account);
                     replay.pass(milliseconds(line));
@@ -156,9 +156,10 @@ impl Replay {
 
     /// What the holder of the session has it do, beside questions.
     fn order(&mut self, line: &str) {
-        let (words, errands) = (line.splitn(3, ' ').collect::<Vec<_>>(), self.session.errands());
+        let (now, words, errands) = (self.now, line.splitn(3, ' ').collect::<Vec<_>>(), self.session.errands());
         match words.as_slice() {
             ["appear"] => errands.appear(),
+            ["collect"] => errands.collect(now),
             ["welcome", jid] => errands.welcome(&bare(jid)),
             ["ask-back", jid] => errands.ask_back(&bare(jid)),
             ["say", jid, text] => errands.say(&bare(jid), text),
@@ -375,9 +376,11 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
 /// `component DOMAIN` or `account JID`, then `key=value`.
 fn read_identity(line: &str) -> (Identity, String) {
     let mut words = line.split(' ').skip(1);
+    let jid = bare(words.next().expect("a JID"));
     let mut identity = Identity {
         name: String::new(),
-        jid: bare(words.next().expect("a JID")),
+        accept_subscriptions: jid.node().is_none(),
+        jid,
         password: Secret::new("secret".into()),
         host: None,
         port: None,
@@ -390,7 +393,6 @@ fn read_identity(line: &str) -> (Identity, String) {
         linger: None,
         server: None,
         visible: false,
-        accept_subscriptions: true,
         rule: Rule::MostAvailable,
         visibility: Visibility::Anyone,
         domains: vec![DomainPattern::Exactly("example.com".into())],

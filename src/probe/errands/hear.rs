@@ -37,6 +37,8 @@ impl Errands {
     /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
     pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
         match heard {
+            // An account's own presence comes back to it.
+            Heard::Available { from, .. } if self.bound.as_ref().is_some_and(|bound| *bound == from) => {}
             Heard::Available { from, resource } => self.available(&from.to_bare(), resource, address, now),
             Heard::Unavailable { from, presence } => self.unavailable(&from, presence, now),
             Heard::Subscribed { from } => self.subscribed(from.to_bare()),

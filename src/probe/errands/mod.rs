@@ -6,8 +6,9 @@ mod hear;
 mod judge;
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use jid::BareJid;
+use jid::{BareJid, FullJid};
 use tokio::time::Instant;
 
 pub use hear::Address;
@@ -17,7 +18,7 @@ use super::guests::Guests;
 use super::inquiry::{Inquiry, Reply, Slot};
 use super::own::{Clients, Own};
 use super::requests::{Requests, Wish};
-use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender};
+use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
 use super::watch::Watch;
 use super::{Clock, Event};
 use crate::config::{Identity, ServerKind};
@@ -25,6 +26,9 @@ use crate::presence::Rule;
 
 /// What people read who are asked for their consent.
 const REQUEST: &str = "Shows on a web page whether you are there, and your status text.";
+
+/// How long a server may take to hand over what has waited for an account: requests, and what people wrote to it.
+const HANDING_OVER: Duration = Duration::from_secs(1);
 
 /// An IQ of ours that is out.
 struct Sent {
@@ -62,8 +66,11 @@ pub struct Errands {
     visible: bool,
     /// Offers to be shown are taken.
     accepts: bool,
+    /// An account's own address, once the server has given it.
+    bound: Option<FullJid>,
     /// An account's initial presence is out.
     appeared: bool,
+    hands_over_until: Option<Instant>,
     /// An account's contacts who let us see them, once they were asked for and came.
     contacts: Option<HashSet<BareJid>>,
     contacts_awaited: bool,
@@ -100,7 +107,9 @@ impl Errands {
             configured: identity.server,
             visible: identity.visible,
             accepts: identity.accept_subscriptions,
+            bound: None,
             appeared: false,
+            hands_over_until: None,
             contacts: None,
             contacts_awaited: false,
             fresh: Vec::new(),
@@ -118,6 +127,11 @@ impl Errands {
             counter: 0,
             put: 0,
         }
+    }
+
+    /// The server has given this account session its address.
+    pub fn bound(&mut self, jid: FullJid) {
+        self.bound = Some(jid);
     }
 
     pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
@@ -149,7 +163,7 @@ impl Errands {
     /// Makes an account visible: its contacts' presences come in, and the requests that wait for it.
     pub fn appear(&mut self) {
         if self.spared.is_some() && !std::mem::replace(&mut self.appeared, true) {
-            self.unsent.push_str(INITIAL_PRESENCE);
+            self.unsent.push_str(if self.accepts { WELCOMING_PRESENCE } else { INITIAL_PRESENCE });
         }
     }
 
@@ -157,7 +171,13 @@ impl Errands {
     pub fn collect(&mut self, now: Instant) {
         if self.accepts && self.spared.is_some() && !self.appeared && self.facts.is_time_to_collect(now) {
             self.appear();
+            self.hands_over_until = Some(now + HANDING_OVER);
         }
+    }
+
+    /// Until when what waited may come in; a session that ended earlier would lose it.
+    pub fn hands_over_until(&self) -> Option<Instant> {
+        self.hands_over_until
     }
 
     /// In a session that is held for those who come, an account that takes offers is there for all of it.

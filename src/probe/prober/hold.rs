@@ -180,6 +180,8 @@ impl Task {
             let idle = self.waiting.is_empty();
             idle_since = if idle { idle_since.or(Some(now)) } else { None };
             let lingered = idle_since.zip(self.manner.linger).map(|(since, linger)| since + linger);
+            let handed_over = talk.session.errands().hands_over_until();
+            let lingered = lingered.map(|end| handed_over.map_or(end, |handed_over| end.max(handed_over)));
             if idle && (ending || lingered.is_some_and(|end| end <= now)) {
                 self.ended(opened);
                 return Ok(());
