@@ -8,6 +8,7 @@ use jid::BareJid;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::account::Account;
 use crate::config::ServerKind;
 
 /// How long an answer proves that somebody consented.
@@ -22,6 +23,8 @@ const VERSION: u32 = 1;
 pub struct Facts {
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, Instant>,
+    /// Those that we log in to, so that no stranger adds to it.
+    accounts: HashMap<BareJid, Account>,
 }
 
 /// What is known about the server of one domain.
@@ -32,32 +35,46 @@ pub struct Server {
 }
 
 /// The form in which facts are written down. Times are seconds since 1970.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Written {
     version: u32,
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, u64>,
+    #[serde(default)]
+    accounts: HashMap<BareJid, Account>,
+}
+
+/// The same, borrowed.
+#[derive(Serialize)]
+struct Writing<'a> {
+    version: u32,
+    servers: &'a HashMap<String, Server>,
+    consents: HashMap<&'a BareJid, u64>,
+    accounts: &'a HashMap<BareJid, Account>,
 }
 
 impl Facts {
     /// What [`Facts::write`] wrote, where it is still understood. `now` is `epoch_s` seconds after 1970.
     pub fn read(text: &str, now: Instant, epoch_s: u64) -> Facts {
-        let Ok(Written { version: VERSION, servers, consents }) = serde_json::from_str(text) else {
+        let Ok(Written { version: VERSION, servers, consents, mut accounts }) = serde_json::from_str(text) else {
             return Facts::default();
         };
+        for account in accounts.values_mut() {
+            account.token = account.token.take().filter(|token| !token.is_over(epoch_s));
+        }
         let seen = |(jid, at_s)| {
             // What was seen in the future tells only that a clock was set.
             let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
             now.checked_sub(ago).map(|at| (jid, at))
         };
-        Facts { servers, consents: consents.into_iter().filter_map(seen).collect() }
+        Facts { servers, consents: consents.into_iter().filter_map(seen).collect(), accounts }
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
         let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
-        let consents = self.consents.iter().map(|(jid, at)| (jid.clone(), at_s(at))).collect();
-        let written = Written { version: VERSION, servers: self.servers.clone(), consents };
-        serde_json::to_string(&written).expect("strings, numbers and maps with strings as keys")
+        let consents = self.consents.iter().map(|(jid, at)| (jid, at_s(at))).collect();
+        let writing = Writing { version: VERSION, servers: &self.servers, consents, accounts: &self.accounts };
+        serde_json::to_string(&writing).expect("strings, numbers and maps with strings as keys")
     }
 
     /// What is known about a server; nothing of a stranger.
@@ -71,6 +88,16 @@ impl Facts {
             self.servers.clear();
         }
         self.servers.entry(domain.to_owned()).or_default()
+    }
+
+    /// What the next login to an account may build on, for the session that logs in. It belongs back in its place
+    /// afterwards.
+    pub fn take_account(&mut self, jid: &BareJid) -> Account {
+        self.accounts.remove(jid).unwrap_or_default()
+    }
+
+    pub fn keep_account(&mut self, jid: BareJid, account: Account) {
+        self.accounts.insert(jid, account);
     }
 
     /// Somebody was seen, within a day, and has not refused since.
@@ -129,6 +156,29 @@ mod tests {
             assert_eq!(read.server("example.com"), facts.server("example.com"));
             assert_eq!(read.consented(&bob, later), consented, "{epoch_s}");
         }
+    }
+
+    #[test]
+    fn an_account_is_kept_by_its_address_and_its_token_until_its_time_is_over() {
+        let now = Instant::now();
+        let jid = |text: &str| BareJid::new(text).expect("a bare JID");
+        let account = r#"{"pace":"BoundFirst","token":{"mechanism":"HT-SHA-256-NONE","secret":"a","expires_s":60}}"#;
+        let text =
+            format!(r#"{{"version":1,"servers":{{}},"consents":{{}},"accounts":{{"a@example.com":{account}}}}}"#);
+        let written = |epoch_s| {
+            let mut facts = Facts::read(&text, now, epoch_s);
+            let account = facts.take_account(&jid("a@example.com"));
+            assert!(facts.take_account(&jid("b@example.com")).token.is_none());
+            facts.keep_account(jid("a@example.com"), account);
+            facts.write(now, epoch_s)
+        };
+        assert_eq!(written(59), text);
+        assert_eq!(
+            written(60),
+            text.replace(r#","token":{"mechanism":"HT-SHA-256-NONE","secret":"a","expires_s":60}"#, "")
+        );
+        let older = text.replace(&format!(r#","accounts":{{"a@example.com":{account}}}"#), "");
+        assert!(Facts::read(&older, now, 1).write(now, 1).contains(r#""accounts":{}"#), "{older}");
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! The XMPP side.
 
+pub mod account;
 mod backoff;
 pub mod certificate;
 pub mod connect;
 pub mod dns;
+mod entrance;
 pub mod errands;
 pub mod facts;
+pub mod fast;
+pub mod features;
 pub mod inquiry;
 pub mod lease;
 pub mod login;
 pub mod pending;
 pub mod prober;
 pub mod refused;
+mod sasl;
 pub mod scram;
 pub mod session;
 pub mod stanza;
@@ -90,6 +95,8 @@ pub enum Failure {
     NameUnknown(String),
     /// Our side broke the login off.
     Login(LoginFault),
+    /// The server did not like what was sent ahead of its answers. The next attempt sends less, and may follow at once.
+    TooHasty,
     /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
     Conflict,
     /// The server ended the stream: its condition, empty where it gave none.
@@ -122,6 +129,7 @@ impl fmt::Display for Failure {
                 write!(f, "the server does not know this name; is it configured there? ({condition})")
             }
             Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
+            Failure::TooHasty => f.write_str("the server wants to answer one thing before it is sent the next"),
             Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
             Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),
             Failure::StreamEnded(reason) => write!(f, "the server ended the session: {reason}"),
@@ -146,6 +154,10 @@ pub(crate) mod ns {
     pub const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
     pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
     pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+    pub const SASL2: &str = "urn:xmpp:sasl:2";
+    pub const SASL_CB: &str = "urn:xmpp:sasl-cb:0";
+    pub const BIND2: &str = "urn:xmpp:bind:0";
+    pub const FAST: &str = "urn:xmpp:fast:0";
     pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
     pub const LAST: &str = "jabber:iq:last";
     pub const DELAY: &str = "urn:xmpp:delay";
