@@ -29,6 +29,13 @@ pub struct Account {
     pub salted: Option<Salted>,
 }
 
+impl Account {
+    /// The server wants less at a time, from now on.
+    pub fn slow_down(&mut self, pace: Pace) {
+        self.pace = self.pace.max(pace);
+    }
+}
+
 /// How much a server may be sent before it has answered what came before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Pace {

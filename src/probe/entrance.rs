@@ -1,6 +1,6 @@
 //! The way into an account: which login is tried, what its messages mean, and what is left for the next one. It is sent
 //! ahead of the server's features where they are remembered, and tried once more in the same stream where the server
-//! has changed its mind or the token is refused. A password is tried once.
+//! has changed its mind or the token is refused. A password is tried once. What it knows and learns is the account's.
 
 use jid::BareJid;
 use ring::digest;
@@ -9,7 +9,7 @@ use xmpp_parsers::minidom::Element;
 use super::account::{Account, Pace};
 use super::fast::{Ht, Token};
 use super::features::Offer;
-use super::login::{Bindings, Certificate, Credentials, Exchange, LoginFault, Means, Mechanism};
+use super::login::{Bindings, Credentials, Exchange, LoginFault, Means, Mechanism, Proofs};
 use super::sasl::{self, Profile, Said, Tokens};
 use super::scram::Gs2;
 use super::{Failure, ns};
@@ -20,7 +20,6 @@ pub struct Entrance {
     password: String,
     nonce: String,
     means: Means,
-    account: Account,
     /// What the server offers in this session.
     seen: Option<Offer>,
 }
@@ -63,56 +62,53 @@ pub enum Progress {
 }
 
 impl Entrance {
-    pub fn new(jid: BareJid, password: String, nonce: String, account: Account) -> Entrance {
-        let means = Means { bindings: Bindings::default(), proved: false, certificate: Certificate::None };
-        Entrance { jid, password, nonce, means, account, seen: None }
+    pub fn new(jid: BareJid, proofs: Proofs, password: String, nonce: String) -> Entrance {
+        let means = Means { bindings: Bindings::default(), proved: false, proofs };
+        Entrance { jid, password, nonce, means, seen: None }
     }
 
     /// The channel that the login goes over. `proved`: by TLS, the name of the server.
     pub fn channel(&mut self, bindings: Bindings, proved: bool) {
-        self.means = Means { bindings, proved, certificate: Certificate::None };
-    }
-
-    pub fn pace(&self) -> Pace {
-        self.account.pace
-    }
-
-    /// What the next session may build on.
-    pub fn into_account(self) -> Account {
-        self.account
+        self.means = Means { bindings, proved, proofs: self.means.proofs };
     }
 
     /// A login to send ahead of the features, where those of an earlier session are known. A password is told only to
     /// a server that offered to hear it over TLS that proved its name.
-    pub fn ahead(&mut self, out: &mut String) -> Option<Attempt> {
-        if self.account.pace == Pace::FeaturesFirst {
+    pub fn ahead(&self, account: &mut Account, out: &mut String) -> Option<Attempt> {
+        if account.pace == Pace::FeaturesFirst {
             return None;
         }
         // Until this login succeeds, nothing is remembered: should it fail, the next one looks first.
-        let offer = self.account.offer.take().filter(|offer| offer.proved || !self.means.proved)?;
-        self.begin(&offer, Basis::Remembered, out).ok()
+        let offer = account.offer.take().filter(|offer| offer.proved || !self.means.proved)?;
+        self.begin(account, &offer, Basis::Remembered, out).ok()
     }
 
     /// Takes the features.
-    pub fn features(&mut self, element: &Element) -> Result<(), Failure> {
+    pub fn features(&mut self, account: &mut Account, element: &Element) -> Result<(), Failure> {
         let offer = Offer::read(element, self.means.proved).ok_or(Failure::Unexpected("stream features"))?;
         if self.means.proved {
-            self.account.strongest = Mechanism::strongest_scram(offer.all().chain(self.account.strongest));
+            account.strongest = Mechanism::strongest_scram(offer.all().chain(account.strongest));
         }
         self.seen = Some(offer);
         Ok(())
     }
 
     /// A login by the features that were taken.
-    pub fn seen(&mut self, out: &mut String) -> Result<Attempt, Failure> {
+    pub fn seen(&self, account: &mut Account, out: &mut String) -> Result<Attempt, Failure> {
         let offer = self.seen.clone().unwrap_or_default();
-        self.begin(&offer, Basis::Seen, out).map_err(Failure::Login)
+        self.begin(account, &offer, Basis::Seen, out).map_err(Failure::Login)
     }
 
     /// Takes what the server says to the login.
-    pub fn take(&mut self, attempt: Attempt, element: Element, out: &mut String) -> Result<Progress, Failure> {
+    pub fn take(
+        &mut self,
+        account: &mut Account,
+        attempt: Attempt,
+        element: Element,
+        out: &mut String,
+    ) -> Result<Progress, Failure> {
         if element.is("features", ns::STREAM) {
-            self.features(&element)?;
+            self.features(account, &element)?;
             return Ok(Progress::Going(attempt));
         }
         // Nobody has proved anything yet: neither answers nor what came back of the questions mean anything.
@@ -126,48 +122,71 @@ impl Entrance {
                 out.push_str(&sasl::response(profile, &data));
                 Ok(Progress::Going(Attempt { exchange, ..attempt }))
             }
-            Said::Success(data, element) => self.succeeded(attempt, &data, &element),
-            Said::Failure(condition) => self.refused(attempt, condition, out),
+            Said::Success(data, element) => self.succeeded(account, attempt, &data, &element),
+            Said::Failure(condition) => self.refused(account, attempt, condition, out),
         }
     }
 
-    /// The server wants less at a time, from now on.
-    pub fn slow_down(&mut self, pace: Pace) -> Failure {
-        self.account.pace = self.account.pace.max(pace);
-        Failure::TooHasty
+    /// The pace at which the server might not have ended the stream for `condition`, empty where it gave none; `asked`
+    /// if questions were behind the login. `None` if haste has nothing to do with it.
+    pub fn disliked(&self, account: &Account, attempt: &Attempt, asked: bool, condition: &str) -> Option<Pace> {
+        let disliked = is_dislike(condition);
+        match attempt.basis {
+            // COMPAT: once it has refused a token, ejabberd ends the stream for the stanzas behind it.
+            Basis::SecondTry if disliked || condition.is_empty() => Some(Pace::Swift),
+            // The next one will be chosen by what is offered now.
+            Basis::Remembered if disliked && self.has_changed(account, attempt) => Some(Pace::Swift),
+            Basis::Remembered if disliked => Some(Pace::FeaturesFirst),
+            Basis::Seen if disliked && asked => Some(Pace::BoundFirst),
+            _ => None,
+        }
     }
 
-    fn begin(&mut self, offer: &Offer, basis: Basis, out: &mut String) -> Result<Attempt, LoginFault> {
+    /// The features that came do not offer any more what was remembered.
+    fn has_changed(&self, account: &Account, attempt: &Attempt) -> bool {
+        self.seen.as_ref().is_some_and(|offer| match &attempt.way {
+            Way::Token(kind) => !offer.fast.contains(kind),
+            way => self.by_password(account, offer).as_ref() != Ok(way),
+        })
+    }
+
+    fn begin(
+        &self,
+        account: &mut Account,
+        offer: &Offer,
+        basis: Basis,
+        out: &mut String,
+    ) -> Result<Attempt, LoginFault> {
         if basis != Basis::SecondTry
-            && let Some(attempt) = self.show_token(offer, basis, out)
+            && let Some(attempt) = self.show_token(account, offer, basis, out)
         {
             return Ok(attempt);
         }
-        let way = self.by_password(offer)?;
+        let way = self.by_password(account, offer)?;
         let Way::Password(profile, mechanism, gs2) = way.clone() else { return Err(LoginFault::NoMechanism) };
         // No two exchanges have the same nonce.
         let nonce = if basis == Basis::SecondTry { format!("{}.2", self.nonce) } else { self.nonce.clone() };
-        let salted = self.account.salted.clone();
+        let salted = account.salted.clone();
         let who = Credentials { jid: &self.jid, password: &self.password, salted, nonce: &nonce };
         let (exchange, data) = Exchange::start(mechanism, gs2, who)?;
         let wants = Ht::best(&offer.fast, &self.means.bindings).filter(|_| self.may_use_tokens(profile));
         match profile {
             Profile::Sasl => out.push_str(&sasl::auth(mechanism.name(), &data)),
-            Profile::Sasl2 => self.authenticate(mechanism.name(), &data, Tokens { shows: false, wants }, out),
+            Profile::Sasl2 => self.authenticate(account, mechanism.name(), &data, Tokens { shows: false, wants }, out),
         }
         Ok(Attempt { way, basis, exchange, wants })
     }
 
-    fn show_token(&mut self, offer: &Offer, basis: Basis, out: &mut String) -> Option<Attempt> {
-        let kind = self.account.token.as_ref()?.mechanism;
+    fn show_token(&self, account: &mut Account, offer: &Offer, basis: Basis, out: &mut String) -> Option<Attempt> {
+        let kind = account.token.as_ref()?.mechanism;
         if offer.sasl2.is_empty() || !offer.fast.contains(&kind) || !self.may_use_tokens(Profile::Sasl2) {
             return None;
         }
         let user = self.jid.node()?.as_str();
-        let (expected, data) = self.account.token.as_ref()?.show(user, &self.means.bindings)?;
+        let (expected, data) = account.token.as_ref()?.show(user, &self.means.bindings)?;
         // Servers renew a token by themselves; a better kind is to be asked for.
         let wants = Ht::best(&offer.fast, &self.means.bindings).filter(|best| *best != kind);
-        self.authenticate(kind.name(), &data, Tokens { shows: true, wants }, out);
+        self.authenticate(account, kind.name(), &data, Tokens { shows: true, wants }, out);
         Some(Attempt { way: Way::Token(kind), basis, exchange: Exchange::Token(expected), wants })
     }
 
@@ -177,52 +196,67 @@ impl Entrance {
     }
 
     /// SASL2 saves a round trip, unless it offers less.
-    fn by_password(&self, offer: &Offer) -> Result<Way, LoginFault> {
+    fn by_password(&self, account: &Account, offer: &Offer) -> Result<Way, LoginFault> {
         let choose = |profile, offered: &[Mechanism]| {
-            let choice = self.means.choose(offered, &offer.bindings, self.account.strongest);
+            let choice = self.means.choose(offered, &offer.bindings, account.strongest);
             choice.map(|(mechanism, gs2)| Way::Password(profile, mechanism, gs2))
         };
         let sasl2 = choose(Profile::Sasl2, &offer.sasl2);
         if sasl2.is_ok() { sasl2 } else { choose(Profile::Sasl, &offer.sasl) }
     }
 
-    fn authenticate(&mut self, mechanism: &str, data: &[u8], tokens: Tokens, out: &mut String) {
-        let agent = self.account.agent.get_or_insert_with(|| uuid(&self.nonce));
+    fn authenticate(&self, account: &mut Account, mechanism: &str, data: &[u8], tokens: Tokens, out: &mut String) {
+        let agent = account.agent.get_or_insert_with(|| uuid(&self.nonce));
         out.push_str(&sasl::authenticate(mechanism, data, agent, &tokens));
     }
 
     /// What came with the success is looked at only once the server has proved itself.
-    fn succeeded(&mut self, attempt: Attempt, data: &[u8], success: &Element) -> Result<Progress, Failure> {
-        let salted = attempt.exchange.success(data).map_err(Failure::Login)?;
-        self.account.salted = salted.or(self.account.salted.take());
-        self.account.offer = self.seen.take();
+    fn succeeded(
+        &mut self,
+        account: &mut Account,
+        attempt: Attempt,
+        data: &[u8],
+        success: &Element,
+    ) -> Result<Progress, Failure> {
+        let salted = attempt.exchange.success(data).map_err(|fault| {
+            // Whatever this server makes of tokens, the next login does without.
+            account.token = account.token.take().filter(|_| attempt.way.token().is_none());
+            Failure::Login(fault)
+        })?;
+        account.salted = salted.or(account.salted.take());
+        account.offer = self.seen.take();
         if attempt.way.profile() == Profile::Sasl {
             return Ok(Progress::Authenticated);
         }
         let kind = attempt.wants.or(attempt.way.token());
         let token = success.get_child("token", ns::FAST).zip(kind);
         if let Some(token) = token.and_then(|(token, kind)| Token::read(token, kind)).filter(|_| self.means.proved) {
-            self.account.token = Some(token);
+            account.token = Some(token);
         }
         if success.has_child("bound", ns::BIND2) { Ok(Progress::Bound) } else { Err(Failure::Unexpected("a resource")) }
     }
 
     /// A refused token is no use any more, and the password is tried. What was chosen by features that are no longer
     /// true is chosen anew. Anything else is final.
-    fn refused(&mut self, attempt: Attempt, condition: String, out: &mut String) -> Result<Progress, Failure> {
+    fn refused(
+        &self,
+        account: &mut Account,
+        attempt: Attempt,
+        condition: String,
+        out: &mut String,
+    ) -> Result<Progress, Failure> {
         // The server's own trouble (RFC 6120, 6.5.11), not the password's.
         if condition == "temporary-auth-failure" {
             return Err(Failure::StreamEnded(condition));
         }
-        self.account.salted = None;
+        account.salted = None;
         let with_token = attempt.way.token().is_some();
         if with_token {
-            self.account.token = None;
+            account.token = None;
         }
-        let changed = |way: Result<Way, LoginFault>| way.map_or(true, |way| way != attempt.way);
-        match (attempt.basis, self.seen.clone()) {
-            (Basis::Remembered | Basis::Seen, Some(offer)) if with_token || changed(self.by_password(&offer)) => {
-                self.begin(&offer, Basis::SecondTry, out).map(Progress::Again).map_err(Failure::Login)
+        match (attempt.basis, &self.seen) {
+            (Basis::Remembered | Basis::Seen, Some(offer)) if with_token || self.has_changed(account, &attempt) => {
+                self.begin(account, offer, Basis::SecondTry, out).map(Progress::Again).map_err(Failure::Login)
             }
             _ if with_token => Err(Failure::TooHasty),
             _ => Err(Failure::LoginRefused(condition)),
@@ -234,18 +268,6 @@ impl Attempt {
     /// Nothing more is to be said but what goes behind the login, and the resource comes with its success.
     pub fn may_be_followed(&self) -> bool {
         self.way.profile() == Profile::Sasl2 && self.exchange.is_said()
-    }
-
-    /// The pace at which the server might not have ended the stream for `condition`, empty where it gave none; `asked`
-    /// if questions were behind the login. `None` if haste has nothing to do with it.
-    pub fn disliked(&self, asked: bool, condition: &str) -> Option<Pace> {
-        match self.basis {
-            // COMPAT: once it has refused a token, ejabberd ends the stream for the stanzas behind it.
-            Basis::SecondTry if is_dislike(condition) || condition.is_empty() => Some(Pace::Swift),
-            Basis::Remembered if is_dislike(condition) => Some(Pace::FeaturesFirst),
-            Basis::Seen if is_dislike(condition) && asked => Some(Pace::BoundFirst),
-            _ => None,
-        }
     }
 }
 

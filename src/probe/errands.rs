@@ -129,6 +129,10 @@ impl Errands {
         self.facts
     }
 
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
     /// Writes everything that was put since the last call.
     pub fn write(&mut self, out: &mut String) {
         out.push_str(&std::mem::take(&mut self.unsent));

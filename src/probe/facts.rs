@@ -56,18 +56,27 @@ struct Writing<'a> {
 impl Facts {
     /// What [`Facts::write`] wrote, where it is still understood. `now` is `epoch_s` seconds after 1970.
     pub fn read(text: &str, now: Instant, epoch_s: u64) -> Facts {
-        let Ok(Written { version: VERSION, servers, consents, mut accounts }) = serde_json::from_str(text) else {
-            return Facts::default();
-        };
-        for account in accounts.values_mut() {
-            account.token = account.token.take().filter(|token| !token.is_over(epoch_s));
-        }
+        let mut facts = Facts::default();
+        facts.refresh(text, now, epoch_s);
+        facts
+    }
+
+    /// As [`Facts::read`], replacing what was written down before; what is never written stays, and so does everything
+    /// where the text is not understood.
+    pub fn refresh(&mut self, text: &str, now: Instant, epoch_s: u64) {
+        let Ok(Written { version: VERSION, servers, consents, accounts }) = serde_json::from_str(text) else { return };
         let seen = |(jid, at_s)| {
             // What was seen in the future tells only that a clock was set.
             let ago = Duration::from_secs(epoch_s.checked_sub(at_s)?);
             now.checked_sub(ago).map(|at| (jid, at))
         };
-        Facts { servers, consents: consents.into_iter().filter_map(seen).collect(), accounts }
+        self.servers = servers;
+        self.consents = consents.into_iter().filter_map(seen).collect();
+        let mut before = std::mem::replace(&mut self.accounts, accounts);
+        for (jid, account) in &mut self.accounts {
+            account.token = account.token.take().filter(|token| !token.is_over(epoch_s));
+            account.salted = before.remove(jid).and_then(|account| account.salted);
+        }
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
@@ -90,14 +99,9 @@ impl Facts {
         self.servers.entry(domain.to_owned()).or_default()
     }
 
-    /// What the next login to an account may build on, for the session that logs in. It belongs back in its place
-    /// afterwards.
-    pub fn take_account(&mut self, jid: &BareJid) -> Account {
-        self.accounts.remove(jid).unwrap_or_default()
-    }
-
-    pub fn keep_account(&mut self, jid: BareJid, account: Account) {
-        self.accounts.insert(jid, account);
+    /// What the next login to an account may build on, and learns.
+    pub fn account_mut(&mut self, jid: &BareJid) -> &mut Account {
+        self.accounts.entry(jid.clone()).or_default()
     }
 
     /// Somebody was seen, within a day, and has not refused since.
@@ -167,9 +171,7 @@ mod tests {
             format!(r#"{{"version":1,"servers":{{}},"consents":{{}},"accounts":{{"a@example.com":{account}}}}}"#);
         let written = |epoch_s| {
             let mut facts = Facts::read(&text, now, epoch_s);
-            let account = facts.take_account(&jid("a@example.com"));
-            assert!(facts.take_account(&jid("b@example.com")).token.is_none());
-            facts.keep_account(jid("a@example.com"), account);
+            facts.account_mut(&jid("a@example.com"));
             facts.write(now, epoch_s)
         };
         assert_eq!(written(59), text);

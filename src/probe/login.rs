@@ -153,20 +153,22 @@ impl TryFrom<String> for Mechanism {
     }
 }
 
-/// Whether TLS shows the server a certificate of ours.
+/// What can prove who we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Certificate {
-    Shown,
-    None,
+pub enum Proofs {
+    Password,
+    /// The certificate that TLS shows to the server, and no password.
+    Certificate,
+    Both,
 }
 
-/// What this side brings to a login, apart from the password.
+/// What this side brings to a login.
 #[derive(Clone, Debug)]
 pub struct Means {
     pub bindings: Bindings,
     /// The server's name was proved by TLS, so that it may be told the password.
     pub proved: bool,
-    pub certificate: Certificate,
+    pub proofs: Proofs,
 }
 
 impl Means {
@@ -181,7 +183,8 @@ impl Means {
     ) -> Result<(Mechanism, Gs2), LoginFault> {
         let shared = self.bindings.shared(listed);
         let usable = |mechanism: Mechanism| match mechanism {
-            Mechanism::External => self.certificate == Certificate::Shown,
+            Mechanism::External => self.proofs != Proofs::Password,
+            _ if self.proofs == Proofs::Certificate => false,
             Mechanism::ScramPlus(_) => shared.is_some(),
             Mechanism::Scram(_) => true,
             Mechanism::Plain => self.proved,
@@ -278,10 +281,10 @@ impl Exchange {
 mod tests {
     use super::*;
 
-    fn means(exporter: bool, end_point: bool, proved: bool, certificate: Certificate) -> Means {
+    fn means(exporter: bool, end_point: bool, proved: bool, proofs: Proofs) -> Means {
         let bindings =
             Bindings { exporter: exporter.then(|| b"exporter".into()), end_point: end_point.then(|| b"end".into()) };
-        Means { bindings, proved, certificate }
+        Means { bindings, proved, proofs }
     }
 
     fn named(names: &str) -> Vec<Mechanism> {
@@ -291,8 +294,9 @@ mod tests {
     #[test]
     fn the_strongest_mechanism_is_chosen() {
         let (proved, unproved) =
-            (means(false, false, true, Certificate::None), means(false, false, false, Certificate::None));
-        let shown = means(false, false, true, Certificate::Shown);
+            (means(false, false, true, Proofs::Password), means(false, false, false, Proofs::Password));
+        let alone = means(false, false, true, Proofs::Certificate);
+        let shown = means(false, false, true, Proofs::Both);
         let scram = |hash| Ok(Mechanism::Scram(hash));
         for (offered, means, chosen) in [
             ("PLAIN SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-512", &proved, scram(Hash::Sha512)),
@@ -304,6 +308,8 @@ mod tests {
             ("PLAIN EXTERNAL SCRAM-SHA-1", &shown, Ok(Mechanism::External)),
             ("PLAIN EXTERNAL", &proved, Ok(Mechanism::Plain)),
             ("SCRAM-SHA-1", &shown, scram(Hash::Sha1)),
+            ("SCRAM-SHA-1 EXTERNAL", &alone, Ok(Mechanism::External)),
+            ("SCRAM-SHA-1 PLAIN", &alone, Err(LoginFault::NoMechanism)),
             ("DIGEST-MD5 CRAM-MD5 ANONYMOUS scram-sha-1", &proved, Err(LoginFault::NoMechanism)),
             ("", &proved, Err(LoginFault::NoMechanism)),
         ] {
@@ -331,7 +337,7 @@ mod tests {
             (plain, &[], (false, true), "SCRAM-SHA-256", Gs2::NotOffered),
             (plain, &[], (false, false), "SCRAM-SHA-256", Gs2::Unbound),
         ] {
-            let means = means(ours.0, ours.1, true, Certificate::None);
+            let means = means(ours.0, ours.1, true, Proofs::Password);
             let choice = means.choose(&named(offered), listed, None).map(|(mechanism, gs2)| (mechanism.name(), gs2));
             assert_eq!(choice, Ok((chosen, gs2)), "{offered} {listed:?} {ours:?}");
         }
@@ -339,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_server_that_knew_better_is_not_told_the_password() {
-        let means = means(false, false, true, Certificate::None);
+        let means = means(false, false, true, Proofs::Password);
         let before = Mechanism::strongest_scram(named("PLAIN SCRAM-SHA-1 EXTERNAL SCRAM-SHA-256").into_iter());
         assert_eq!(before, Mechanism::named("SCRAM-SHA-256"));
         let downgrade = LoginFault::Downgrade(Mechanism::Scram(Hash::Sha256));

@@ -95,8 +95,6 @@ pub enum Failure {
     NameUnknown(String),
     /// Our side broke the login off.
     Login(LoginFault),
-    /// The server did not like what was sent ahead of its answers. The next attempt sends less, and may follow at once.
-    TooHasty,
     /// Another session of this identity stands in the way (RFC 6120, 4.9.3.3).
     Conflict,
     /// The server ended the stream: its condition, empty where it gave none.
@@ -115,6 +113,8 @@ pub enum Failure {
     Busy,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
+    /// The server did not like what was sent before it had asked for it. That is remembered: the next attempt waits.
+    TooHasty,
 }
 
 impl fmt::Display for Failure {
@@ -129,7 +129,6 @@ impl fmt::Display for Failure {
                 write!(f, "the server does not know this name; is it configured there? ({condition})")
             }
             Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
-            Failure::TooHasty => f.write_str("the server wants to answer one thing before it is sent the next"),
             Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
             Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),
             Failure::StreamEnded(reason) => write!(f, "the server ended the session: {reason}"),
@@ -142,6 +141,7 @@ impl fmt::Display for Failure {
             }
             Failure::Busy => f.write_str("another process on this machine holds the session"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+            Failure::TooHasty => f.write_str("the server did not take what was sent before it had asked"),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::account::Pace;
 use super::entrance::{self, Attempt, Entrance, Progress};
 use super::errands::{Address, Errands};
 use super::facts::Facts;
-use super::login::Bindings;
+use super::login::{Bindings, Proofs};
 use super::sasl::condition;
 use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
@@ -78,12 +78,11 @@ pub struct Session {
 
 impl Session {
     /// `nonce` is printable, without a comma, and never used twice.
-    pub fn new(identity: &Identity, mut facts: Facts, nonce: String) -> Session {
+    pub fn new(identity: &Identity, facts: Facts, nonce: String) -> Session {
         let from = identity.is_component().then(|| identity.jid.with_resource_str(&nonce).ok()).flatten();
         let (jid, password) = (identity.jid.clone(), identity.password.reveal().to_owned());
-        let account = facts.take_account(&jid);
         Session {
-            entrance: Entrance::new(jid.clone(), password.clone(), nonce, account),
+            entrance: Entrance::new(jid.clone(), Proofs::Password, password.clone(), nonce),
             jid,
             password,
             security: identity.security,
@@ -118,7 +117,8 @@ impl Session {
         let proved = bindings.is_some() && self.verify;
         self.entrance.channel(bindings.unwrap_or_default(), proved);
         self.client_header();
-        self.state = self.entrance.ahead(&mut self.out).map_or(State::Features, entering);
+        let account = self.errands.facts_mut().account_mut(&self.jid);
+        self.state = self.entrance.ahead(account, &mut self.out).map_or(State::Features, entering);
     }
 
     /// Puts a question: `id` comes back with its answer, by `until` at the latest.
@@ -161,13 +161,15 @@ impl Session {
 
     /// Writes the questions where the server may be asked already.
     fn put_questions(&mut self) {
-        let swift = self.entrance.pace() == Pace::Swift;
         let early = match &self.state {
             State::Handshake | State::Open => false,
-            State::Entering(attempt) if swift && attempt.may_be_followed() => true,
-            State::Bind if swift => true,
+            State::Entering(attempt) if attempt.may_be_followed() => true,
+            State::Bind => true,
             _ => return,
         };
+        if early && self.errands.facts_mut().account_mut(&self.jid).pace > Pace::Swift {
+            return;
+        }
         let mut questions = mem::take(&mut self.again);
         self.errands.write(&mut questions);
         self.out.push_str(&questions);
@@ -194,11 +196,7 @@ impl Session {
 
     /// What was learned about servers and people.
     pub fn into_facts(self) -> Facts {
-        let mut facts = self.errands.into_facts();
-        if self.jid.node().is_some() {
-            facts.keep_account(self.jid, self.entrance.into_account());
-        }
-        facts
+        self.errands.into_facts()
     }
 
     /// Takes what the server sent.
@@ -234,8 +232,9 @@ impl Session {
             (_, state @ (State::ComponentHeader | State::Handshake)) => Ok(state),
             (element, State::StartTls) => start_tls(&element),
             (element, State::Features) => {
-                self.entrance.features(&element)?;
-                self.entrance.seen(&mut self.out).map(entering)
+                let account = self.errands.facts_mut().account_mut(&self.jid);
+                self.entrance.features(account, &element)?;
+                self.entrance.seen(account, &mut self.out).map(entering)
             }
             (element, State::Entering(attempt)) => self.enter(*attempt, element),
             (element, State::Bind) => self.bound(element, now),
@@ -268,7 +267,8 @@ impl Session {
     }
 
     fn enter(&mut self, attempt: Attempt, element: Element) -> Result<State, Failure> {
-        match self.entrance.take(attempt, element, &mut self.out)? {
+        let account = self.errands.facts_mut().account_mut(&self.jid);
+        match self.entrance.take(account, attempt, element, &mut self.out)? {
             Progress::Going(attempt) => Ok(entering(attempt)),
             Progress::Again(attempt) => {
                 self.again = mem::take(&mut self.early);
@@ -301,7 +301,7 @@ impl Session {
         match bound {
             true => Ok(self.open()),
             false if self.early.is_empty() => Err(Failure::Unexpected("a resource")),
-            false => Err(self.entrance.slow_down(Pace::BoundFirst)),
+            false => Err(self.too_hasty(Pace::BoundFirst)),
         }
     }
 
@@ -309,12 +309,15 @@ impl Session {
     fn ended(&mut self, condition: String, state: &State) -> Failure {
         let asked = !self.early.is_empty();
         let slower = match state {
-            State::Entering(attempt) => attempt.disliked(asked, &condition),
+            State::Entering(attempt) => {
+                let account = self.errands.facts_mut().account_mut(&self.jid);
+                self.entrance.disliked(account, attempt, asked, &condition)
+            }
             State::Bind if asked && entrance::is_dislike(&condition) => Some(Pace::BoundFirst),
             _ => None,
         };
         if let Some(pace) = slower {
-            return self.entrance.slow_down(pace);
+            return self.too_hasty(pace);
         }
         let in_login = !matches!(state, State::Bind | State::Open | State::Securing | State::Ended);
         match condition.as_str() {
@@ -323,6 +326,11 @@ impl Session {
             "host-unknown" | "invalid-namespace" if in_login => Failure::NameUnknown(condition),
             _ => Failure::StreamEnded(condition),
         }
+    }
+
+    fn too_hasty(&mut self, pace: Pace) -> Failure {
+        self.errands.facts_mut().account_mut(&self.jid).slow_down(pace);
+        Failure::TooHasty
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
