@@ -1,6 +1,6 @@
 //! The way into an account: which login is tried, what its messages mean, and what is left for the next one. It is sent
 //! ahead of the server's features where they are remembered, and tried once more in the same stream where the server
-//! has changed its mind or the token is refused. A password is tried once. What it knows and learns is the account's.
+//! has changed its mind or the token is refused, and never a third time. What it knows and learns is the account's.
 
 use jid::BareJid;
 use ring::digest;
@@ -34,7 +34,6 @@ pub struct Attempt {
 }
 
 /// How to get in.
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
     Token(Ht),
     Password(Profile, Mechanism, Gs2),
@@ -146,7 +145,9 @@ impl Entrance {
     fn has_changed(&self, account: &Account, attempt: &Attempt) -> bool {
         self.seen.as_ref().is_some_and(|offer| match &attempt.way {
             Way::Token(kind) => !offer.fast.contains(kind),
-            way => self.by_password(account, offer).as_ref() != Ok(way),
+            Way::Password(profile, mechanism, gs2) => {
+                self.by_password(account, offer) != Ok((*profile, *mechanism, gs2.clone()))
+            }
         })
     }
 
@@ -162,19 +163,18 @@ impl Entrance {
         {
             return Ok(attempt);
         }
-        let way = self.by_password(account, offer)?;
-        let Way::Password(profile, mechanism, gs2) = way.clone() else { return Err(LoginFault::NoMechanism) };
+        let (profile, mechanism, gs2) = self.by_password(account, offer)?;
         // No two exchanges have the same nonce.
         let nonce = if basis == Basis::SecondTry { format!("{}.2", self.nonce) } else { self.nonce.clone() };
         let salted = account.salted.clone();
         let who = Credentials { jid: &self.jid, password: &self.password, salted, nonce: &nonce };
-        let (exchange, data) = Exchange::start(mechanism, gs2, who)?;
+        let (exchange, data) = Exchange::start(mechanism, gs2.clone(), who)?;
         let wants = Ht::best(&offer.fast, &self.means.bindings).filter(|_| self.may_use_tokens(profile));
         match profile {
             Profile::Sasl => out.push_str(&sasl::auth(mechanism.name(), &data)),
             Profile::Sasl2 => self.authenticate(account, mechanism.name(), &data, Tokens { shows: false, wants }, out),
         }
-        Ok(Attempt { way, basis, exchange, wants })
+        Ok(Attempt { way: Way::Password(profile, mechanism, gs2), basis, exchange, wants })
     }
 
     fn show_token(&self, account: &mut Account, offer: &Offer, basis: Basis, out: &mut String) -> Option<Attempt> {
@@ -196,10 +196,10 @@ impl Entrance {
     }
 
     /// SASL2 saves a round trip, unless it offers less.
-    fn by_password(&self, account: &Account, offer: &Offer) -> Result<Way, LoginFault> {
+    fn by_password(&self, account: &Account, offer: &Offer) -> Result<(Profile, Mechanism, Gs2), LoginFault> {
         let choose = |profile, offered: &[Mechanism]| {
             let choice = self.means.choose(offered, &offer.bindings, account.strongest);
-            choice.map(|(mechanism, gs2)| Way::Password(profile, mechanism, gs2))
+            choice.map(|(mechanism, gs2)| (profile, mechanism, gs2))
         };
         let sasl2 = choose(Profile::Sasl2, &offer.sasl2);
         if sasl2.is_ok() { sasl2 } else { choose(Profile::Sasl, &offer.sasl) }
@@ -237,7 +237,7 @@ impl Entrance {
     }
 
     /// A refused token is no use any more, and the password is tried. What was chosen by features that are no longer
-    /// true is chosen anew. Anything else is final.
+    /// true is chosen anew: COMPAT: ejabberd calls `y` not-authorized once it has -PLUS. Anything else is final.
     fn refused(
         &self,
         account: &mut Account,

@@ -11,7 +11,7 @@ use super::scram::{self, Gs2, Hash, Salted};
 /// Why a login cannot go on, as far as we can tell on our side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginFault {
-    /// The server offers nothing that we do, or PLAIN alone without TLS that proves who it is.
+    /// The server offers nothing that we do: PLAIN wants TLS that proves who it is, and EXTERNAL a certificate.
     NoMechanism,
     /// Only PLAIN is offered, where this was before: somebody in the middle would do that to get the password.
     Downgrade(Mechanism),
@@ -31,9 +31,10 @@ impl fmt::Display for LoginFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (least, most) = (scram::ROUNDS.start(), scram::ROUNDS.end());
         match self {
-            LoginFault::NoMechanism => {
-                f.write_str("the server offers no SCRAM-SHA-1, -256 or -512, nor PLAIN over verified TLS")
-            }
+            LoginFault::NoMechanism => f.write_str(
+                "the server offers no login that can be used: SCRAM-SHA-1, -256 or -512, PLAIN over verified TLS, or \
+                 EXTERNAL with a certificate",
+            ),
             LoginFault::Downgrade(before) => write!(
                 f,
                 "the server offers only PLAIN now, and offered {} before: somebody may be in the middle; if the server \
