@@ -201,8 +201,10 @@ impl Entrance {
             let choice = self.means.choose(offered, &offer.bindings, account.strongest);
             choice.map(|(mechanism, gs2)| (profile, mechanism, gs2))
         };
-        let sasl2 = choose(Profile::Sasl2, &offer.sasl2);
-        if sasl2.is_ok() { sasl2 } else { choose(Profile::Sasl, &offer.sasl) }
+        choose(Profile::Sasl2, &offer.sasl2).or_else(|fault| match choose(Profile::Sasl, &offer.sasl) {
+            Err(LoginFault::NoMechanism) => Err(fault),
+            choice => choice,
+        })
     }
 
     fn authenticate(&self, account: &mut Account, mechanism: &str, data: &[u8], tokens: Tokens, out: &mut String) {
