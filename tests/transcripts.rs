@@ -283,6 +283,51 @@ proptest! {
     }
 }
 
+/// An account whose server offered SCRAM before, and gave a token. The signature that proves it is never sent.
+const ENTRY: &str = "identity: account user@example.com password=pencil security=direct nonce=fyko+d2lbbFgONRv9qkxdawL
+known: login {\"offer\":{\"sasl2\":[\"SCRAM-SHA-1\"],\"fast\":[\"HT-SHA-256-NONE\"],\"proved\":true},TOKEN\"strongest\":\"SCRAM-SHA-1\"}
+ask 1 bob@example.com
+S: <stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='7'>
+";
+const TOKEN: &str =
+    "\"token\":{\"mechanism\":\"HT-SHA-256-NONE\",\"secret\":\"secret-token\",\"expires_s\":2000000000},";
+
+const LURES: [&str; 12] = [
+    "<stream:features><mechanisms xmlns='SASL'><mechanism>PLAIN</mechanism></mechanisms></stream:features>",
+    "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism><inline>\
+     <bind xmlns='urn:xmpp:bind:0'/></inline></authentication></stream:features>",
+    "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-1</mechanism><inline>\
+     <bind xmlns='urn:xmpp:bind:0'/></inline></authentication></stream:features>",
+    "<challenge xmlns='urn:xmpp:sasl:2'>cj1meWtvK2QybGJiRmdPTlJ2OXFreGRhd0wzcmZjTkhZSlkxWlZ2V1ZzN2oscz1RU1hDUitRNnNlazhiZjkyLGk9NDA5Ng==</challenge>",
+    "<challenge xmlns='SASL'>cj1meWtvK2QybGJiRmdPTlJ2OXFreGRhd0wzcmZjTkhZSlkxWlZ2V1ZzN2oscz1RU1hDUitRNnNlazhiZjkyLGk9NDA5Ng==</challenge>",
+    "<challenge xmlns='urn:xmpp:sasl:2'/>",
+    "<success xmlns='urn:xmpp:sasl:2'><bound xmlns='urn:xmpp:bind:0'/></success>",
+    "<success xmlns='urn:xmpp:sasl:2'><additional-data>dj1BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE9</additional-data>\
+     <bound xmlns='urn:xmpp:bind:0'/></success>",
+    "<success xmlns='SASL'/>",
+    "<failure xmlns='urn:xmpp:sasl:2'><invalid-mechanism xmlns='SASL'/></failure>",
+    "<presence from='bob@example.com/a'/>",
+    "<iq id='q3' from='example.com' type='result'/>",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    /// Whatever somebody in the middle says, he is not believed, and not told the password.
+    #[test]
+    fn without_proof_nobody_gets_in(token in any::<bool>(), lures in vec(select(&LURES[..]), 0..8)) {
+        let entry = ENTRY.replace("TOKEN", if token { TOKEN } else { "" });
+        let (mut replay, _) = Replay::of(&entry, Cut::Nowhere);
+        for lure in &lures {
+            replay.receive(lure.replace("SASL'", "urn:ietf:params:xml:ns:xmpp-sasl'").as_bytes());
+        }
+        wait_to_the_end(&mut replay, &format!("{lures:?}"));
+        prop_assert!(!replay.session.is_open() && !replay.said.contains("PLAIN"), "{}", replay.said);
+        let silent = replay.answers.iter().all(|told| told.answer == Err(Failure::Silent));
+        prop_assert!(silent, "{:?}", lures);
+    }
+}
+
 fn is_silence(answer: &Result<Answer, Failure>) -> bool {
     match answer {
         Ok(answer) => matches!(answer.why, Why::Silence(_)),
