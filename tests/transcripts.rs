@@ -21,7 +21,7 @@ fn the_session_does_what_the_transcripts_say() {
     let update = std::env::var_os("UPDATE_TRANSCRIPTS").is_some();
     for (path, script) in transcripts() {
         if update {
-            std::fs::write(&path, Replay::of(&script, Cut::Nowhere).1).expect("a writable folder");
+            std::fs::write(&path, account_of(&script, Cut::Nowhere)).expect("a writable folder");
         } else {
             check(&path, &script, Cut::Nowhere);
         }
@@ -39,13 +39,14 @@ fn one_byte_at_a_time_changes_nothing() {
 fn no_cut_into_two_pieces_changes_anything() {
     for (index, (path, script)) in transcripts().into_iter().enumerate() {
         let longest = Replay::of(&script, Cut::Nowhere).0.longest;
-        // Other places in each file. Fewer where a password costs thousands of hashes or a flood its bytes.
+        // Fewer where a password costs thousands of hashes or a flood its bytes; other places in each file.
         let step = match longest {
             4000.. => 100_003,
-            _ if script.contains("<challenge") => 401,
+            _ if script.contains("<challenge") => 1201,
+            1000.. => 61,
             _ => 7,
         };
-        for at in (1 + index % 7..longest).step_by(step) {
+        for at in (1 + index * 13 % step.min(longest)..longest).step_by(step) {
             check(&path, &script, Cut::After(at));
         }
     }
@@ -96,7 +97,7 @@ fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Re
         Ok(answer) => match answer.why {
             Why::Present => heard("<presence "),
             Why::SaidOffline => heard("type='unavailable'"),
-            Why::LastActivity => heard("<query xmlns='jabber:iq:last' seconds="),
+            Why::LastActivity => heard("jabber:iq:last") && heard("seconds="),
             Why::Silence(_) => pong(),
             Why::Pending => pong() && heard("<error"),
             Why::Chosen => false,
@@ -132,7 +133,7 @@ fn the_end_of_the_stream_at_every_stage() {
                 let (mut replay, _) = Replay::of(&before, Cut::Nowhere);
                 let error = format!("<stream:error><{condition} {XMLNS}/></stream:error>");
                 let error = if condition.is_empty() { "</stream:stream>" } else { &error };
-                let expected = ended(condition, &replay);
+                let expected = ended(condition, &replay, &before);
                 replay.receive(format!("{header}{error}").as_bytes());
                 let place = format!("{}, {error} instead of line {}", path.display(), stage + 1);
                 assert_eq!(replay.failure, Some(expected), "{place}");
@@ -141,12 +142,21 @@ fn the_end_of_the_stream_at_every_stage() {
     }
 }
 
-fn ended(condition: &str, replay: &Replay) -> Failure {
-    let in_login = !replay.session.is_open() && !replay.said.contains("<bind ");
+/// What a stream error means after what `before` says.
+fn ended(condition: &str, replay: &Replay, before: &str) -> Failure {
+    let said = |what: &str| replay.said.matches(what).count();
+    let logged_in = replay.session.is_open() || said("<stream:stream ") > 1 + said("<starttls ");
+    let logins = said("<auth ") + said("<authenticate ");
+    // What was sent before the server could have asked for it.
+    let login_ahead = logins > 0 && !logged_in && before.contains("\nC+: <auth");
+    let asked_ahead = said(" id='q1'") > 0 && said("<handshake>") == 0;
+    let hasty = (login_ahead || asked_ahead) && !replay.session.is_open();
     match condition {
         "conflict" => Failure::Conflict,
-        "not-authorized" if in_login => Failure::LoginRefused(condition.to_owned()),
-        "host-unknown" if in_login => Failure::NameUnknown(condition.to_owned()),
+        "" if hasty && logins > 1 => Failure::TooHasty,
+        "not-authorized" if hasty => Failure::TooHasty,
+        "not-authorized" if !logged_in => Failure::LoginRefused(condition.to_owned()),
+        "host-unknown" if !logged_in => Failure::NameUnknown(condition.to_owned()),
         _ => Failure::StreamEnded(condition.to_owned()),
     }
 }
@@ -185,9 +195,15 @@ fn server_lines(script: &str) -> impl Iterator<Item = (usize, String)> {
     script.lines().enumerate().filter_map(|(index, line)| Some((index, server_says(line)?)))
 }
 
+/// Plays a transcript and tells everything that the session does, and what is left of it.
+fn account_of(script: &str, cut: Cut) -> String {
+    let (replay, account) = Replay::of(script, cut);
+    account + &replay.learned()
+}
+
 /// Plays a transcript and compares everything that the session does.
 fn check(path: &Path, script: &str, cut: Cut) {
-    let (_, account) = Replay::of(script, cut);
+    let account = account_of(script, cut);
     let path = path.display();
     assert!(account == script, "{path}, cut {cut:?}: expected\n{script}\ngot\n{account}");
 }
@@ -273,6 +289,51 @@ proptest! {
         wait_to_the_end(&mut replay, &format!("{bytes:?}"));
         let silent = replay.answers.iter().all(|told| told.answer == Err(Failure::Silent));
         prop_assert!(silent, "{:?}", bytes);
+    }
+}
+
+/// An account whose server offered SCRAM before, and gave a token. The signature that proves it is never sent.
+const ENTRY: &str = "identity: account user@example.com password=pencil security=direct nonce=fyko+d2lbbFgONRv9qkxdawL
+known: login {\"offer\":{\"sasl2\":[\"SCRAM-SHA-1\"],\"fast\":[\"HT-SHA-256-NONE\"],\"proved\":true},TOKEN\"strongest\":\"SCRAM-SHA-1\"}
+ask 1 bob@example.com
+S: <stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' id='7'>
+";
+const TOKEN: &str =
+    "\"token\":{\"mechanism\":\"HT-SHA-256-NONE\",\"secret\":\"secret-token\",\"expires_s\":2000000000},";
+
+const LURES: [&str; 12] = [
+    "<stream:features><mechanisms xmlns='SASL'><mechanism>PLAIN</mechanism></mechanisms></stream:features>",
+    "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism><inline>\
+     <bind xmlns='urn:xmpp:bind:0'/></inline></authentication></stream:features>",
+    "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-1</mechanism><inline>\
+     <bind xmlns='urn:xmpp:bind:0'/></inline></authentication></stream:features>",
+    "<challenge xmlns='urn:xmpp:sasl:2'>cj1meWtvK2QybGJiRmdPTlJ2OXFreGRhd0wzcmZjTkhZSlkxWlZ2V1ZzN2oscz1RU1hDUitRNnNlazhiZjkyLGk9NDA5Ng==</challenge>",
+    "<challenge xmlns='SASL'>cj1meWtvK2QybGJiRmdPTlJ2OXFreGRhd0wzcmZjTkhZSlkxWlZ2V1ZzN2oscz1RU1hDUitRNnNlazhiZjkyLGk9NDA5Ng==</challenge>",
+    "<challenge xmlns='urn:xmpp:sasl:2'/>",
+    "<success xmlns='urn:xmpp:sasl:2'><bound xmlns='urn:xmpp:bind:0'/></success>",
+    "<success xmlns='urn:xmpp:sasl:2'><additional-data>dj1BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE9</additional-data>\
+     <bound xmlns='urn:xmpp:bind:0'/></success>",
+    "<success xmlns='SASL'/>",
+    "<failure xmlns='urn:xmpp:sasl:2'><invalid-mechanism xmlns='SASL'/></failure>",
+    "<presence from='bob@example.com/a'/>",
+    "<iq id='q3' from='example.com' type='result'/>",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    /// Whatever somebody in the middle says, he is not believed, and not told the password.
+    #[test]
+    fn without_proof_nobody_gets_in(token in any::<bool>(), lures in vec(select(&LURES[..]), 0..8)) {
+        let entry = ENTRY.replace("TOKEN", if token { TOKEN } else { "" });
+        let (mut replay, _) = Replay::of(&entry, Cut::Nowhere);
+        for lure in &lures {
+            replay.receive(lure.replace("SASL'", "urn:ietf:params:xml:ns:xmpp-sasl'").as_bytes());
+        }
+        wait_to_the_end(&mut replay, &format!("{lures:?}"));
+        prop_assert!(!replay.session.is_open() && !replay.said.contains("PLAIN"), "{}", replay.said);
+        let silent = replay.answers.iter().all(|told| told.answer == Err(Failure::Silent));
+        prop_assert!(silent, "{:?}", lures);
     }
 }
 

@@ -8,6 +8,7 @@ use jid::BareJid;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::account::Account;
 use crate::config::ServerKind;
 
 /// How long an answer proves that somebody consented.
@@ -30,6 +31,8 @@ pub struct Facts {
     collected: Option<Instant>,
     /// Domains that our server could not reach, until when that is believed.
     unreachable: HashMap<String, Instant>,
+    /// Those that we log in to, so that no stranger adds to it.
+    accounts: HashMap<BareJid, Account>,
 }
 
 /// What is known about the server of one domain.
@@ -44,13 +47,25 @@ pub struct Server {
 }
 
 /// The form in which facts are written down. Times are seconds since 1970.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Written {
     version: u32,
     servers: HashMap<String, Server>,
     consents: HashMap<BareJid, u64>,
     #[serde(default)]
     collected: Option<u64>,
+    #[serde(default)]
+    accounts: HashMap<BareJid, Account>,
+}
+
+/// The same, borrowed.
+#[derive(Serialize)]
+struct Writing<'a> {
+    version: u32,
+    servers: &'a HashMap<String, Server>,
+    consents: HashMap<&'a BareJid, u64>,
+    collected: Option<u64>,
+    accounts: &'a HashMap<BareJid, Account>,
 }
 
 impl Facts {
@@ -64,21 +79,29 @@ impl Facts {
     /// As [`Facts::read`], replacing what was written down before; what is never written stays, and so does everything
     /// where the text is not understood.
     pub fn refresh(&mut self, text: &str, now: Instant, epoch_s: u64) {
-        let Ok(Written { version: VERSION, servers, consents, collected }) = serde_json::from_str(text) else { return };
+        let Ok(Written { version: VERSION, servers, consents, collected, accounts }) = serde_json::from_str(text)
+        else {
+            return;
+        };
         // What was in the future tells only that a clock was set.
         let at = |at_s| now.checked_sub(Duration::from_secs(epoch_s.checked_sub(at_s)?));
         let seen = |(jid, at_s)| at(at_s).map(|at| (jid, at));
         self.collected = collected.and_then(at);
         self.servers = servers;
         self.consents = consents.into_iter().filter_map(seen).collect();
+        let mut before = std::mem::replace(&mut self.accounts, accounts);
+        for (jid, account) in &mut self.accounts {
+            account.token = account.token.take().filter(|token| !token.is_over(epoch_s));
+            account.salted = before.remove(jid).and_then(|account| account.salted);
+        }
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
         let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
-        let consents = self.consents.iter().map(|(jid, at)| (jid.clone(), at_s(at))).collect();
-        let collected = self.collected.as_ref().map(at_s);
-        let written = Written { version: VERSION, servers: self.servers.clone(), consents, collected };
-        serde_json::to_string(&written).expect("strings, numbers and maps with strings as keys")
+        let consents = self.consents.iter().map(|(jid, at)| (jid, at_s(at))).collect();
+        let (collected, accounts) = (self.collected.as_ref().map(at_s), &self.accounts);
+        let writing = Writing { version: VERSION, servers: &self.servers, consents, collected, accounts };
+        serde_json::to_string(&writing).expect("strings, numbers and maps with strings as keys")
     }
 
     /// What is known about a server; nothing of a stranger.
@@ -92,6 +115,11 @@ impl Facts {
             self.servers.clear();
         }
         self.servers.entry(domain.to_owned()).or_default()
+    }
+
+    /// What the next login to an account may build on, and learns.
+    pub fn account_mut(&mut self, jid: &BareJid) -> &mut Account {
+        self.accounts.entry(jid.clone()).or_default()
     }
 
     /// True if it is time to collect what waits for the account; then it is taken as done.
@@ -174,6 +202,27 @@ mod tests {
             assert_eq!(read.server("example.com"), facts.server("example.com"));
             assert_eq!(read.consented(&bob, later), consented, "{epoch_s}");
         }
+    }
+
+    #[test]
+    fn an_account_is_kept_by_its_address_and_its_token_until_its_time_is_over() {
+        let now = Instant::now();
+        let jid = |text: &str| BareJid::new(text).expect("a bare JID");
+        let account = r#"{"pace":"BoundFirst","token":{"mechanism":"HT-SHA-256-NONE","secret":"a","expires_s":60}}"#;
+        let text =
+            format!(r#"{{"version":1,"servers":{{}},"consents":{{}},"accounts":{{"a@example.com":{account}}}}}"#);
+        let written = |epoch_s| {
+            let mut facts = Facts::read(&text, now, epoch_s);
+            facts.account_mut(&jid("a@example.com"));
+            facts.write(now, epoch_s)
+        };
+        assert_eq!(written(59), text);
+        assert_eq!(
+            written(60),
+            text.replace(r#","token":{"mechanism":"HT-SHA-256-NONE","secret":"a","expires_s":60}"#, "")
+        );
+        let older = text.replace(&format!(r#","accounts":{{"a@example.com":{account}}}"#), "");
+        assert!(Facts::read(&older, now, 1).write(now, 1).contains(r#""accounts":{}"#), "{older}");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The XMPP side.
 
+pub mod account;
 pub mod backoff;
 pub mod certificate;
 pub mod choices;
 pub mod connect;
 pub mod dns;
+mod entrance;
 pub mod errand;
 pub mod errands;
 pub mod facts;
+pub mod fast;
+pub mod features;
 pub mod guests;
 pub mod inquiry;
 pub mod lease;
@@ -20,6 +24,7 @@ pub mod prober;
 mod race;
 mod relay;
 pub mod requests;
+mod sasl;
 pub mod scram;
 pub mod session;
 pub mod stanza;
@@ -224,6 +229,10 @@ pub(crate) mod ns {
     pub const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
     pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
     pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+    pub const SASL2: &str = "urn:xmpp:sasl:2";
+    pub const SASL_CB: &str = "urn:xmpp:sasl-cb:0";
+    pub const BIND2: &str = "urn:xmpp:bind:0";
+    pub const FAST: &str = "urn:xmpp:fast:0";
     pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
     pub const LAST: &str = "jabber:iq:last";
     pub const ROSTER: &str = "jabber:iq:roster";

@@ -1,20 +1,21 @@
 //! One XMPP session as a pure state machine: bytes and the time go in, bytes to send and answers come out. It logs in
-//! as an external component (XEP-0114) or an ordinary account (RFC 6120), and carries any number of questions at once.
-//! Everything that may be sent together is sent together: a round trip is what a visitor waits for.
+//! as an external component (XEP-0114) or an ordinary account (RFC 6120, XEP-0388), and carries any number of questions
+//! at once. Everything that may be sent together is sent together: a round trip is what a visitor waits for.
 
 use std::mem;
 
-use jid::{BareJid, Jid};
+use jid::{BareJid, FullJid, Jid};
 use ring::digest;
 use tokio::time::Instant;
 use xmpp_parsers::bind::BindResponse;
 use xmpp_parsers::minidom::Element;
-use xmpp_parsers::sasl;
-use xmpp_parsers::stream_features::StreamFeatures;
 
+use super::account::Pace;
+use super::entrance::{self, Attempt, Entrance, Progress};
 use super::errands::{Address, Errands};
 use super::facts::Facts;
-use super::login::{Bindings, Exchange, Mechanism};
+use super::login::{Bindings, Proofs};
+use super::sasl::condition;
 use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
 use super::{Answer, Clock, Consent, Failure, ns};
@@ -48,8 +49,9 @@ enum State {
     Securing,
     /// Account: our header is out on a channel that is as safe as it gets.
     Features,
-    Sasl(Exchange),
-    /// Logged in: the new header, the resource request and the questions are out.
+    /// Account: a login is under way. With SASL2 the questions may be out behind it.
+    Entering(Box<Attempt>),
+    /// Logged in by SASL: the new header, the resource request and mostly the questions are out.
     Bind,
     Open,
     /// A failure was returned; nothing more is read.
@@ -60,14 +62,16 @@ enum State {
 pub struct Session {
     jid: BareJid,
     password: String,
-    nonce: String,
     security: Security,
     verify: bool,
-    /// The server's name was proved by TLS, so that it may be told the password.
-    proved: bool,
+    entrance: Entrance,
     state: State,
     reader: Reader,
     out: String,
+    /// The questions that are out before the login is done.
+    early: String,
+    /// Of these, what went out in vain.
+    again: String,
     errands: Errands,
     received: usize,
 }
@@ -76,16 +80,18 @@ impl Session {
     /// `nonce` is printable, without a comma, and never used twice.
     pub fn new(identity: &Identity, facts: Facts, nonce: String, clock: Clock) -> Session {
         let from = identity.is_component().then(|| identity.jid.with_resource_str(&nonce).ok()).flatten();
+        let (jid, password) = (identity.jid.clone(), identity.password.reveal().to_owned());
         Session {
-            jid: identity.jid.clone(),
-            password: identity.password.reveal().to_owned(),
-            nonce,
+            entrance: Entrance::new(jid.clone(), proofs(identity), password.clone(), nonce),
+            jid,
+            password,
             security: identity.security,
             verify: identity.verify,
-            proved: false,
             state: State::Ended,
             reader: Reader::default(),
             out: String::new(),
+            early: String::new(),
+            again: String::new(),
             errands: Errands::new(identity, Sender { from }, facts, clock),
             received: 0,
         }
@@ -93,26 +99,26 @@ impl Session {
 
     /// The connection is there, over TLS where `bindings` are: the next step sends our header.
     pub fn connected(&mut self, bindings: Option<Bindings>) {
-        self.state = match bindings {
-            _ if self.jid.node().is_none() => {
-                self.header(ns::COMPONENT, "");
-                State::ComponentHeader
-            }
-            None if self.security != Security::None => {
-                // The address is nobody's business before TLS: no `from` (RFC 6120, 4.7.1).
-                self.header(ns::CLIENT, " version='1.0'");
-                self.out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
-                State::StartTls
-            }
-            None => {
-                self.client_header();
-                State::Features
-            }
-            Some(bindings) => {
-                self.secured(bindings);
-                return;
-            }
-        };
+        if self.jid.node().is_none() {
+            self.header(ns::COMPONENT, "");
+            self.state = State::ComponentHeader;
+        } else if bindings.is_none() && self.security != Security::None {
+            // The address is nobody's business before TLS: no `from` (RFC 6120, 4.7.1).
+            self.header(ns::CLIENT, " version='1.0'");
+            self.out.push_str("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+            self.state = State::StartTls;
+        } else {
+            self.greet(bindings);
+        }
+    }
+
+    /// Our header on the channel that the login goes over, and the login right behind it where it is known how.
+    fn greet(&mut self, bindings: Option<Bindings>) {
+        let proved = bindings.is_some() && self.verify;
+        self.entrance.channel(bindings.unwrap_or_default(), proved);
+        self.client_header();
+        let account = self.errands.facts_mut().account_mut(&self.jid);
+        self.state = self.entrance.ahead(account, &mut self.out).map_or(State::Features, entering);
     }
 
     /// Puts a question: `id` comes back with its answer, by `until` at the latest.
@@ -146,24 +152,39 @@ impl Session {
     }
 
     /// The TLS that [`Step::StartTls`] asked for is up.
-    pub fn secured(&mut self, _bindings: Bindings) {
-        self.proved = self.verify;
+    pub fn secured(&mut self, bindings: Bindings) {
         self.reader = Reader::default();
-        self.client_header();
-        self.state = State::Features;
+        self.greet(Some(bindings));
     }
 
     /// What to do now.
     pub fn step(&mut self, now: Instant) -> Step {
-        if matches!(self.state, State::Handshake | State::Bind | State::Open) {
-            self.errands.write(&mut self.out, now);
-        }
+        self.put_questions(now);
         if !self.out.is_empty() {
             return Step::Send(mem::take(&mut self.out).into_bytes());
         }
         match self.state {
             State::Securing => Step::StartTls,
             _ => Step::Wait(self.errands.next_judgement(now)),
+        }
+    }
+
+    /// Writes the questions where the server may be asked already.
+    fn put_questions(&mut self, now: Instant) {
+        let early = match &self.state {
+            State::Handshake | State::Open => false,
+            State::Entering(attempt) if attempt.may_be_followed() => true,
+            State::Bind => true,
+            _ => return,
+        };
+        if early && self.errands.facts_mut().account_mut(&self.jid).pace > Pace::Swift {
+            return;
+        }
+        let mut questions = mem::take(&mut self.again);
+        self.errands.write(&mut questions, now);
+        self.out.push_str(&questions);
+        if early {
+            self.early.push_str(&questions);
         }
     }
 
@@ -211,9 +232,9 @@ impl Session {
 
     fn advance(&mut self, state: State, incoming: Incoming, now: Instant) -> Result<State, Failure> {
         let element = match (incoming, state) {
-            (Incoming::End, _) => return Err(Failure::StreamEnded(String::new())),
+            (Incoming::End, state) => return Err(self.ended(String::new(), &state)),
             (Incoming::Element(element), state) if element.is("error", ns::STREAM) => {
-                return Err(stream_error(&element, &state));
+                return Err(self.ended(condition(&element), &state));
             }
             (Incoming::Header { id: Some(id) }, State::ComponentHeader) => return Ok(self.handshake(&id)),
             (Incoming::Header { id: None }, State::ComponentHeader) => return Err(Failure::Unexpected("a stream id")),
@@ -225,8 +246,12 @@ impl Session {
             // jabberd2 sends features and questions of its own around the handshake.
             (_, state @ (State::ComponentHeader | State::Handshake)) => Ok(state),
             (element, State::StartTls) => start_tls(&element),
-            (element, State::Features) => self.authenticate(element),
-            (element, State::Sasl(exchange)) => self.sasl(exchange, &element),
+            (element, State::Features) => {
+                let account = self.errands.facts_mut().account_mut(&self.jid);
+                self.entrance.features(account, &element)?;
+                self.entrance.seen(account, &mut self.out).map(entering)
+            }
+            (element, State::Entering(attempt)) => self.enter(*attempt, element),
             (element, State::Bind) => self.bound(element, now),
             (element, State::Open) => {
                 self.stanza(element, now);
@@ -256,41 +281,29 @@ impl Session {
         State::Handshake
     }
 
-    fn authenticate(&mut self, element: Element) -> Result<State, Failure> {
-        let features = StreamFeatures::try_from(element).map_err(|_| Failure::Unexpected("stream features"))?;
-        let offered = features.sasl_mechanisms.iter().map(String::as_str);
-        let mechanism = Mechanism::choose(offered, self.proved).map_err(Failure::Login)?;
-        let user = self.jid.node().map(|node| node.as_str()).unwrap_or_default();
-        let (exchange, data) = Exchange::start(mechanism, user, &self.password, &self.nonce).map_err(Failure::Login)?;
-        let data = base64(&data);
-        self.out.push_str(&format!("<auth xmlns='{}' mechanism='{}'>{data}</auth>", ns::SASL, mechanism.name()));
-        Ok(State::Sasl(exchange))
-    }
-
-    fn sasl(&mut self, exchange: Exchange, element: &Element) -> Result<State, Failure> {
-        let (element, malformed) = (element.clone(), |_| Failure::Unexpected("a SASL message"));
-        match (element.name(), element.ns().as_str()) {
-            ("challenge", ns::SASL) => {
-                let challenge = sasl::Challenge::try_from(element).map_err(malformed)?;
-                let (exchange, data) = exchange.challenge(&challenge.data).map_err(Failure::Login)?;
-                self.out.push_str(&format!("<response xmlns='{}'>{}</response>", ns::SASL, base64(&data)));
-                Ok(State::Sasl(exchange))
+    fn enter(&mut self, attempt: Attempt, element: Element) -> Result<State, Failure> {
+        let account = self.errands.facts_mut().account_mut(&self.jid);
+        match self.entrance.take(account, attempt, element, &mut self.out)? {
+            Progress::Going(attempt) => Ok(entering(attempt)),
+            Progress::Again(attempt) => {
+                self.again = mem::take(&mut self.early);
+                Ok(entering(attempt))
             }
-            ("success", ns::SASL) => {
-                let success = sasl::Success::try_from(element).map_err(malformed)?;
-                exchange.success(&success.data).map_err(Failure::Login)?;
+            Progress::Authenticated => {
                 self.reader = Reader::default();
                 self.client_header();
                 self.out.push_str(&bind(BIND_ID));
                 Ok(State::Bind)
             }
-            ("failure", ns::SASL) => Err(match condition(&element) {
-                // The server's own trouble (RFC 6120, 6.5.11), not the password's.
-                condition if condition == "temporary-auth-failure" => Failure::StreamEnded(condition),
-                condition => Failure::LoginRefused(condition),
-            }),
-            _ => Err(Failure::Unexpected("a SASL message")),
+            Progress::Bound(jid) => Ok(self.open(jid)),
         }
+    }
+
+    /// With the address that the server gave us.
+    fn open(&mut self, jid: Option<FullJid>) -> State {
+        self.errands.bound(jid);
+        self.early.clear();
+        State::Open
     }
 
     fn bound(&mut self, element: Element, now: Instant) -> Result<State, Failure> {
@@ -298,16 +311,43 @@ impl Session {
             self.stanza(element, now);
             return Ok(State::Bind);
         }
-        let Heard::Reply { outcome: Ok(Some(payload)), .. } = hear(element) else {
-            return Err(Failure::Unexpected("a resource"));
+        let bound = match hear(element) {
+            Heard::Reply { outcome: Ok(Some(payload)), .. } => BindResponse::try_from(payload).ok(),
+            _ => None,
         };
-        match BindResponse::try_from(payload) {
-            Ok(response) => {
-                self.errands.bound(response.into());
-                Ok(State::Open)
-            }
-            Err(_) => Err(Failure::Unexpected("a resource")),
+        match bound {
+            Some(bound) => Ok(self.open(Some(bound.into()))),
+            None if self.early.is_empty() => Err(Failure::Unexpected("a resource")),
+            None => Err(self.too_hasty(Pace::BoundFirst)),
         }
+    }
+
+    /// What the end of the stream means where it came (RFC 6120, 4.9.3).
+    fn ended(&mut self, condition: String, state: &State) -> Failure {
+        let asked = !self.early.is_empty();
+        let slower = match state {
+            State::Entering(attempt) => {
+                let account = self.errands.facts_mut().account_mut(&self.jid);
+                self.entrance.disliked(account, attempt, asked, &condition)
+            }
+            State::Bind if asked && entrance::is_dislike(&condition) => Some(Pace::BoundFirst),
+            _ => None,
+        };
+        if let Some(pace) = slower {
+            return self.too_hasty(pace);
+        }
+        let in_login = !matches!(state, State::Bind | State::Open | State::Securing | State::Ended);
+        match condition.as_str() {
+            "conflict" => Failure::Conflict,
+            "not-authorized" | "policy-violation" if in_login => Failure::LoginRefused(condition),
+            "host-unknown" | "invalid-namespace" if in_login => Failure::NameUnknown(condition),
+            _ => Failure::StreamEnded(condition),
+        }
+    }
+
+    fn too_hasty(&mut self, pace: Pace) -> Failure {
+        self.errands.facts_mut().account_mut(&self.jid).slow_down(pace);
+        Failure::TooHasty
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
@@ -321,40 +361,25 @@ impl Session {
     }
 }
 
+fn entering(attempt: Attempt) -> State {
+    State::Entering(Box::new(attempt))
+}
+
+/// What the configuration gives us to prove who we are.
+fn proofs(identity: &Identity) -> Proofs {
+    match (&identity.client_certificate, identity.password.reveal()) {
+        (None, _) => Proofs::Password,
+        (Some(_), "") => Proofs::Certificate,
+        (Some(_), _) => Proofs::Both,
+    }
+}
+
 fn start_tls(element: &Element) -> Result<State, Failure> {
     match (element.name(), element.ns().as_str()) {
         ("features", ns::STREAM) if element.has_child("starttls", ns::TLS) => Ok(State::StartTls),
         ("features", ns::STREAM) | ("failure", ns::TLS) => Err(Failure::NoTls),
         ("proceed", ns::TLS) => Ok(State::Securing),
         _ => Err(Failure::Unexpected("TLS")),
-    }
-}
-
-/// What a stream error means where it came (RFC 6120, 4.9.3).
-fn stream_error(error: &Element, state: &State) -> Failure {
-    let condition = condition(error);
-    let in_login =
-        matches!(state, State::ComponentHeader | State::Handshake | State::StartTls | State::Features | State::Sasl(_));
-    match condition.as_str() {
-        "conflict" => Failure::Conflict,
-        "not-authorized" | "policy-violation" if in_login => Failure::LoginRefused(condition),
-        "host-unknown" | "invalid-namespace" if in_login => Failure::NameUnknown(condition),
-        _ => Failure::StreamEnded(condition),
-    }
-}
-
-/// The name of an error's condition: its first child that is not the text. Shortened, since a stranger wrote it.
-fn condition(error: &Element) -> String {
-    let name = error.children().map(Element::name).find(|name| *name != "text").unwrap_or("without a reason");
-    name.chars().take(64).collect()
-}
-
-fn base64(data: &[u8]) -> String {
-    use base64::Engine as _;
-    match data {
-        // RFC 6120, 6.4.2: an empty message is not the same as none.
-        [] => String::new(),
-        data => base64::engine::general_purpose::STANDARD.encode(data),
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jid::BareJid;
 use tokio::time::Instant;
 use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, TlsLibrary, Visibility};
@@ -53,6 +55,8 @@ pub struct Replay {
     pub asked: Vec<(u64, Instant)>,
     /// The answers so far.
     pub answers: Vec<Told>,
+    jid: BareJid,
+    bindings: Bindings,
     cut: Cut,
     unsaid: String,
     settled: Vec<String>,
@@ -108,24 +112,28 @@ impl Replay {
     }
 
     fn new(script: &str, cut: Cut) -> Replay {
-        let (now, mut facts) = (Instant::now(), Facts::default());
+        let identity = script.lines().find_map(|line| line.strip_prefix("identity: ")).expect("an identity");
+        let (identity, nonce, bindings) = read_identity(identity);
+        let now = Instant::now();
+        let mut facts = remembered(script, &identity.jid, now);
         for known in script.lines().filter_map(|line| line.strip_prefix("known: ")) {
             match known.split_once(' ').expect("a fact") {
+                ("login", _) => {}
                 ("consent", jid) => facts.learn_consent(&bare(jid), now),
                 (domain, "roster") => facts.server_mut(domain).roster = true,
                 (domain, "wants-presence") => facts.server_mut(domain).wants_presence = true,
                 (domain, kind) => facts.server_mut(domain).kind = server(kind),
             }
         }
-        let identity = script.lines().find_map(|line| line.strip_prefix("identity: ")).expect("an identity");
-        let (identity, nonce) = read_identity(identity);
         // The TCP connection is the first round trip, direct TLS 1.3 the second.
         let direct = !identity.is_component() && identity.security == Security::Direct;
         let round_trips = if direct { 2 } else { 1 };
         let mut session = Session::new(&identity, facts, nonce, Clock { at: now, epoch_s: EPOCH_S });
-        session.connected(direct.then(Bindings::default));
+        session.connected(direct.then(|| bindings.clone()));
         Replay {
             session,
+            jid: identity.jid,
+            bindings,
             now,
             failure: None,
             said: String::new(),
@@ -139,6 +147,16 @@ impl Replay {
             was_open: false,
             round_trips,
             awaits_reply: false,
+        }
+    }
+
+    /// What an account's next login would build on.
+    pub fn learned(self) -> String {
+        let facts = self.session.into_facts().write(self.now, 0);
+        let mut facts: serde_json::Value = serde_json::from_str(&facts).expect("JSON");
+        match facts["accounts"][self.jid.as_str()].take() {
+            serde_json::Value::Null => String::new(),
+            account => format!("learned: {account}\n"),
         }
     }
 
@@ -262,7 +280,7 @@ impl Replay {
         if wish == Some(Step::StartTls) {
             account.push_str("TLS\n");
             self.round_trips += 1;
-            self.session.secured(Bindings::default());
+            self.session.secured(self.bindings.clone());
             self.drive();
             self.say(account);
         }
@@ -311,6 +329,15 @@ impl Replay {
     }
 }
 
+/// What `known: login …` says of an earlier login, in the form of `learned: …`.
+fn remembered(script: &str, jid: &BareJid, now: Instant) -> Facts {
+    let account = script.lines().find_map(|line| line.strip_prefix("known: login ")).unwrap_or("{}");
+    let account: serde_json::Value = serde_json::from_str(account).expect("JSON");
+    let facts =
+        serde_json::json!({ "version": 1, "servers": {}, "consents": {}, "accounts": { jid.as_str(): account } });
+    Facts::read(&facts.to_string(), now, 0)
+}
+
 /// The text of a line `S: …`, or `S*1000: …` for so many times the same; with a line feed where it ends in `\n`.
 pub fn server_says(line: &str) -> Option<String> {
     let (word, text) = line.split_once(": ")?;
@@ -328,7 +355,7 @@ fn milliseconds(line: &str) -> Duration {
 
 /// The elements of one write. None of ours holds another of these names.
 fn elements(said: &str) -> impl Iterator<Item = &str> {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "<stream:stream ",
         "<presence>",
         "<presence ",
@@ -337,6 +364,7 @@ fn elements(said: &str) -> impl Iterator<Item = &str> {
         "<handshake>",
         "<starttls ",
         "<auth ",
+        "<authenticate ",
         "<response ",
     ];
     let begins = |at: &usize| NAMES.iter().any(|name| said[*at..].starts_with(name));
@@ -374,7 +402,7 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
 }
 
 /// `component DOMAIN` or `account JID`, then `key=value`.
-fn read_identity(line: &str) -> (Identity, String) {
+fn read_identity(line: &str) -> (Identity, String, Bindings) {
     let mut words = line.split(' ').skip(1);
     let jid = bare(words.next().expect("a JID"));
     let mut identity = Identity {
@@ -398,13 +426,16 @@ fn read_identity(line: &str) -> (Identity, String) {
         domains: vec![DomainPattern::Exactly("example.com".into())],
         show_since: false,
     };
-    let mut nonce = "n0nce".to_owned();
+    let (mut nonce, mut bindings) = ("n0nce".to_owned(), Bindings::default());
+    let bytes = |value: &str| Some(BASE64.decode(value).expect("base64"));
     for (key, value) in words.map(|word| word.split_once('=').expect("key=value")) {
         match key {
             "password" => identity.password = Secret::new(value.into()),
             "nonce" => nonce = value.to_owned(),
             "visible" => identity.visible = value == "yes",
             "accept" => identity.accept_subscriptions = value == "yes",
+            "exporter" => bindings.exporter = bytes(value),
+            "end-point" => bindings.end_point = bytes(value),
             "verify" => identity.verify = value == "yes",
             "server" => identity.server = server(value),
             "home" => identity.domains = vec![DomainPattern::Exactly(value.into())],
@@ -419,7 +450,7 @@ fn read_identity(line: &str) -> (Identity, String) {
             _ => panic!("{key}={value}"),
         }
     }
-    (identity, nonce)
+    (identity, nonce, bindings)
 }
 
 fn server(name: &str) -> Option<ServerKind> {

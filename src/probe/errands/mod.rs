@@ -130,8 +130,8 @@ impl Errands {
     }
 
     /// The server has given this account session its address.
-    pub fn bound(&mut self, jid: FullJid) {
-        self.bound = Some(jid);
+    pub fn bound(&mut self, jid: Option<FullJid>) {
+        self.bound = jid;
     }
 
     pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
@@ -228,6 +228,10 @@ impl Errands {
 
     pub fn into_facts(self) -> Facts {
         self.facts
+    }
+
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
     }
 
     pub fn facts(&self) -> &Facts {
