@@ -64,6 +64,7 @@ struct Writing<'a> {
     version: u32,
     servers: &'a HashMap<String, Server>,
     consents: HashMap<&'a BareJid, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     collected: Option<u64>,
     accounts: &'a HashMap<BareJid, Account>,
 }
