@@ -10,6 +10,7 @@ mod life;
 mod matrix;
 mod names;
 mod people;
+mod relay;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod stand;

@@ -345,6 +345,32 @@ async fn a_conflict_at_the_login_is_tried_again_soon_and_not_for_ever() {
     assert_eq!((unasked.failure, unasked.attempt), (Failure::Conflict, Attempt::PutOff));
 }
 
+/// Somebody else uses the identity, and takes it whenever we have it: that is no reason to take it back at once.
+#[tokio::test]
+async fn a_session_that_is_replaced_backs_off_ever_longer() {
+    let conflict =
+        "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>";
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    for expected in [1, 2, 4] {
+        let serve = async {
+            let mut socket = greet(&listener).await;
+            socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+            socket
+        };
+        let (answer, mut socket) = tokio::join!(prober.ask(bob(), within(LONG)), serve);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+        socket.write_all(conflict.as_bytes()).await.expect("an open connection");
+        while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+        let unasked = prober.ask(bob(), within(LONG)).await.expect_err("it was replaced");
+        assert_eq!((&unasked.failure, unasked.attempt), (&Failure::Conflict, Attempt::PutOff));
+        assert_eq!(unasked.retry_after.as_millis().div_ceil(1000), expected);
+        tokio::time::pause();
+        tokio::time::advance(unasked.retry_after).await;
+        tokio::time::resume();
+    }
+}
+
 /// What went wrong is known to the next process, whether it is a visitor's or a person's.
 #[tokio::test]
 async fn a_restart_forgets_no_failure() {
