@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::hold::CONFLICTS;
+use super::hold::{self, CONFLICTS};
 use super::*;
-use crate::config;
+use crate::config::{self, ServerKind};
 use crate::probe::Why;
 use crate::probe::backoff::REFUSED;
 
@@ -248,6 +248,24 @@ async fn the_holder_may_die() {
     assert_eq!(server.questions(), [70], "one session carried everything");
     dying.await.expect("no panic").expect_err("it died");
     server.task.abort();
+}
+
+/// COMPAT: ejabberd would give the dead one's connection some of our answers.
+#[tokio::test]
+async fn after_a_death_a_component_takes_its_time() {
+    for (server, pause) in [(ServerKind::Ejabberd, hold::DEATH_PAUSE), (ServerKind::Prosody, Duration::ZERO)] {
+        let (listener, port) = listen().await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity { server: Some(server), ..component(port) };
+        let socket = Place::new(directory.path(), &identity.jid).path("relay");
+        drop(tokio::net::UnixListener::bind(socket).expect("a socket that is left behind"));
+        let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
+        let (begun, asked) = (Instant::now(), tokio::spawn(async move { prober.ask(bob(), within(LONG)).await }));
+        listener.accept().await.expect("a connection");
+        let waited = begun.elapsed();
+        assert!(waited >= pause && (waited < hold::DEATH_PAUSE) == pause.is_zero(), "{server:?}: {waited:?}");
+        asked.abort();
+    }
 }
 
 /// Somebody has the lease and answers nobody: stopped, or on another machine.
