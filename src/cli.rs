@@ -4,6 +4,7 @@
 mod check;
 mod get;
 mod listen;
+mod owner;
 mod probe;
 mod serve;
 mod subscribe;
@@ -147,12 +148,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ConfigExample => write!(out, "{}", config::example()).map_err(Failed::from),
         Command::ConfigReference => write!(out, "{}", config::reference()).map_err(Failed::from),
         Command::Serve(addresses) => serve::serve(file, &addresses),
-        Command::Get(query) => configured(file).and_then(|config| get::get(config, query)),
-        Command::Probe(jids) => configured_quietly(file).and_then(|config| probe::probe(&config, &jids, out)),
-        Command::Subscribe(jids, wish) => {
-            configured_quietly(file).and_then(|config| subscribe::subscribe(&config, &jids, wish, out))
+        Command::Get(query) => configured(file).and_then(as_owner).and_then(|config| get::get(config, query)),
+        Command::Probe(jids) => {
+            configured_quietly(file).and_then(as_owner).and_then(|config| probe::probe(&config, &jids, out))
         }
-        Command::Listen(time) => configured_quietly(file).and_then(|config| listen::listen(&config, time, out)),
+        Command::Subscribe(jids, wish) => {
+            let config = configured_quietly(file).and_then(as_owner);
+            config.and_then(|config| subscribe::subscribe(&config, &jids, wish, out))
+        }
+        Command::Listen(time) => {
+            configured_quietly(file).and_then(as_owner).and_then(|config| listen::listen(&config, time, out))
+        }
         Command::Check => check::check(file, out),
     };
     exit_code(done)
@@ -250,6 +256,11 @@ fn configured_quietly(file: Option<PathBuf>) -> Result<Config, Failed> {
     let level = if config.log.level == LevelFilter::Warn { LevelFilter::Error } else { config.log.level };
     crate::logging::start(&LogSettings { level, target: LogTarget::Stderr })?;
     Ok(config)
+}
+
+/// Goes on as the owner of what the web server's processes share.
+fn as_owner(config: Config) -> Result<Config, Failed> {
+    owner::act_as_owner(&config).map(|_| config)
 }
 
 fn loaded(file: Option<PathBuf>) -> Result<Config, Failed> {

@@ -26,6 +26,9 @@ pub fn check(file: Option<PathBuf>, out: Out<'_>) -> Result<(), Failed> {
         Ok(_) => report.well("icons")?,
         Err(failed) => report.ill(&format!("icons: {failed}"))?,
     }
+    if let Some(owner) = super::owner::act_as_owner(&config)? {
+        report.well(&format!("from here on as user {}, who owns the directory", owner.uid))?;
+    }
     let shared = report.directory(&config)?;
     for identity in &config.identities {
         run_on(runtime()?, report.identity(identity, shared.clone()))?;

@@ -2,6 +2,7 @@
 //! request comes in and how long the process lives.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use log::Level;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -76,7 +78,7 @@ pub fn cgi() -> ExitCode {
                 log::info!("the web server took no answer: {error}");
             }
             drop(site);
-            sessions.closed().await;
+            leave(sessions).await;
             Ok(())
         })
     });
@@ -85,6 +87,24 @@ pub fn cgi() -> ExitCode {
         let _ = cgi::write_response(&broken(&request));
     }
     exit_code(answered)
+}
+
+/// The visitor has his answer. What other processes asked through our session is still answered, and the session closed,
+/// while the web server is told that nothing more comes.
+async fn leave(sessions: Sessions) {
+    if sessions.are_closed() {
+        return;
+    }
+    // Apache ends a process that outlives its output: what is in hand is done all the same.
+    let _deaf = signal(SignalKind::terminate());
+    let silenced =
+        File::options().write(true).open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?));
+    if let Err(error) = silenced {
+        log::debug!("the output stays open: {error}");
+    }
+    if timeout(GOODBYE, sessions.closed()).await.is_err() {
+        log::info!("the session did not close in time");
+    }
 }
 
 fn broken(request: &Request) -> Response {

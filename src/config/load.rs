@@ -234,8 +234,9 @@ fn real_path(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// Root's commands act as the owner of a folder that is another user's.
 fn is_folder_of(path: &Path, uid: u32) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == uid)
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir() && (uid == 0 || metadata.uid() == uid))
 }
 
 fn absolute(path: Option<PathBuf>) -> Option<PathBuf> {

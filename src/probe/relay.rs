@@ -72,22 +72,25 @@ pub struct Relay {
     callers: mpsc::Receiver<Caller>,
     desk: tokio::task::JoinHandle<()>,
     socket: PathBuf,
+    /// The holder before did not take his leave: he was killed, and the server may not know it yet.
+    pub follows_a_death: bool,
 }
 
 impl Relay {
     /// Only for the holder of the lease: a socket that another one left is replaced.
     pub fn open(place: &Place, us: &Fingerprint) -> io::Result<Relay> {
         let socket = place.path(KIND);
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        let follows_a_death = match fs::remove_file(&socket) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
         let (path, _folder) = reachable(place)?;
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
         let (caller, callers) = mpsc::channel(QUESTIONS);
         let desk = tokio::spawn(receive(listener, us.text(), caller));
-        Ok(Relay { callers, desk, socket })
+        Ok(Relay { callers, desk, socket, follows_a_death })
     }
 
     /// Whoever comes next; it never ends by itself.
@@ -325,6 +328,7 @@ mod tests {
     async fn what_is_answered_when_it_closes_still_goes_out() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut relay = Relay::open(&place(directory.path()), &us("x")).expect("a socket");
+        assert!(!relay.follows_a_death);
         let mut guest = Guest::at(&place(directory.path()), &us("x")).await.expect("somebody listens");
         for id in 0..3 {
             guest.ask(id, &Errand::new(Question::Consent(bob()), within(9), None), Instant::now()).expect("little");
@@ -352,6 +356,7 @@ mod tests {
         drop(UnixListener::bind(&socket).expect("a socket that is left behind"));
         assert!(Guest::at(&place(directory.path()), &us("x")).await.is_none());
         let relay = Relay::open(&place(directory.path()), &us("x")).expect("it is replaced");
+        assert!(relay.follows_a_death);
         assert_eq!(fs::metadata(&socket).expect("there").mode() & 0o777, 0o600);
         assert!(Guest::at(&place(directory.path()), &us("x")).await.is_some());
         drop(relay);

@@ -12,6 +12,7 @@ mod matrix;
 mod names;
 mod people;
 mod privileges;
+mod relay;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod sockets;

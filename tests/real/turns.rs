@@ -1,6 +1,5 @@
-//! Processes of one identity at the same time: Prosody refuses a second session of a component, ejabberd would give
-//! each some of the other's answers. They take turns, and each answer is right; one whose session only lingers makes
-//! room.
+//! Processes of one identity at the same time, each asked for the same few people: Prosody refuses a second session of a
+//! component, ejabberd would give each some of the other's answers. They share one session, and each answer is right.
 
 use std::thread;
 
@@ -24,26 +23,26 @@ fn check(kind: Kind, identity: Identity) {
 }
 
 #[test]
-fn prosody_component_processes_take_turns() {
+fn prosody_component_processes_share_a_session() {
     check(Kind::Prosody, Identity::Component(10));
 }
 
 #[test]
-fn ejabberd_component_processes_take_turns() {
+fn ejabberd_component_processes_share_a_session() {
     check(Kind::Ejabberd, Identity::Component(10));
 }
 
 #[test]
-fn prosody_account_processes_take_turns() {
+fn prosody_account_processes_share_a_session() {
     check(Kind::Prosody, Identity::Account(10));
 }
 
 #[test]
-fn ejabberd_account_processes_take_turns() {
+fn ejabberd_account_processes_share_a_session() {
     check(Kind::Ejabberd, Identity::Account(10));
 }
 
-/// `webpresence serve` keeps its session open for the next question; a command is not refused because of that.
+/// `webpresence serve` keeps its session open for the next question; a command uses it.
 fn a_lingering_session(kind: Kind) {
     let world = visit(kind);
     let installed = Webpresence::tuned(&world.server, Identity::Component(13), "linger = 600", "");

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::attend::PATIENCE_WITH_PEOPLE;
 use super::{MARGIN, Opening, POLL, Task, before};
+use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
 use crate::probe::lease::Lease;
@@ -23,7 +24,10 @@ const SESSION_AGE: Duration = Duration::from_secs(600);
 const STEADY: Duration = Duration::from_secs(300);
 /// How long a session that lingers always may hear nothing before it asks whether it is alive (XEP-0199).
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// COMPAT: a server may not know yet that the connection of a process that was killed is gone. The pauses double.
+/// COMPAT: ejabberd gives each of two connections of a component some of the other's answers. One whose process was
+/// killed counts as long as ejabberd has not noticed; Prosody says `conflict` meanwhile.
+pub(super) const DEATH_PAUSE: Duration = Duration::from_millis(200);
+/// COMPAT: Prosody may not know yet that the connection of a process that was killed is gone. The pauses double.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const CONFLICTS: u32 = 6;
 /// How often, at the most, what a session has taught is written down while it goes on.
@@ -58,6 +62,9 @@ impl Task {
         });
         let mut house = House { relay, is_sought: false, facts_kept: None, has_learned: false };
         self.memory.recall_facts(&mut self.facts, Instant::now(), SystemTime::now());
+        if house.relay.as_ref().is_some_and(|relay| relay.follows_a_death) && self.may_get_anothers_answers() {
+            sleep(DEATH_PAUSE).await;
+        }
         if let Err(failure) = self.sessions(&mut house).await {
             self.fail_all(failure, Attempt::Made);
         }
@@ -68,6 +75,12 @@ impl Task {
         if house.is_sought {
             sleep(POLL * 3).await;
         }
+    }
+
+    fn may_get_anothers_answers(&self) -> bool {
+        let home = self.identity.home();
+        let kind = self.identity.server.or_else(|| self.facts.server(home.as_str()).kind);
+        self.identity.is_component() && kind != Some(ServerKind::Prosody)
     }
 
     /// One session after the other as long as somebody asks and they serve.

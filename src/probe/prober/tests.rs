@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::hold::CONFLICTS;
+use super::hold::{self, CONFLICTS};
 use super::*;
-use crate::config;
+use crate::config::{self, ServerKind};
 use crate::probe::Why;
 use crate::probe::backoff::REFUSED;
 
@@ -250,6 +250,24 @@ async fn the_holder_may_die() {
     server.task.abort();
 }
 
+/// COMPAT: ejabberd would give the dead one's connection some of our answers.
+#[tokio::test]
+async fn after_a_death_a_component_takes_its_time() {
+    for (server, pause) in [(ServerKind::Ejabberd, hold::DEATH_PAUSE), (ServerKind::Prosody, Duration::ZERO)] {
+        let (listener, port) = listen().await;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity { server: Some(server), ..component(port) };
+        let socket = Place::new(directory.path(), &identity.jid).path("relay");
+        drop(tokio::net::UnixListener::bind(socket).expect("a socket that is left behind"));
+        let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
+        let (begun, asked) = (Instant::now(), tokio::spawn(async move { prober.ask(bob(), within(LONG)).await }));
+        listener.accept().await.expect("a connection");
+        let waited = begun.elapsed();
+        assert!(waited >= pause && (waited < hold::DEATH_PAUSE) == pause.is_zero(), "{server:?}: {waited:?}");
+        asked.abort();
+    }
+}
+
 /// Somebody has the lease and answers nobody: stopped, or on another machine.
 #[tokio::test]
 async fn a_holder_that_does_not_answer_is_not_replaced() {
@@ -343,6 +361,32 @@ async fn a_conflict_at_the_login_is_tried_again_soon_and_not_for_ever() {
     assert_eq!((unasked.failure, unasked.retry_after), (Failure::Conflict, Duration::from_secs(1)));
     let unasked = prober.ask(bob(), within(LONG)).await.expect_err("not tried at once");
     assert_eq!((unasked.failure, unasked.attempt), (Failure::Conflict, Attempt::PutOff));
+}
+
+/// Somebody else uses the identity, and takes it whenever we have it: that is no reason to take it back at once.
+#[tokio::test]
+async fn a_session_that_is_replaced_backs_off_ever_longer() {
+    let conflict =
+        "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>";
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    for expected in [1, 2, 4] {
+        let serve = async {
+            let mut socket = greet(&listener).await;
+            socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+            socket
+        };
+        let (answer, mut socket) = tokio::join!(prober.ask(bob(), within(LONG)), serve);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+        socket.write_all(conflict.as_bytes()).await.expect("an open connection");
+        while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+        let unasked = prober.ask(bob(), within(LONG)).await.expect_err("it was replaced");
+        assert_eq!((&unasked.failure, unasked.attempt), (&Failure::Conflict, Attempt::PutOff));
+        assert_eq!(unasked.retry_after.as_millis().div_ceil(1000), expected);
+        tokio::time::pause();
+        tokio::time::advance(unasked.retry_after).await;
+        tokio::time::resume();
+    }
 }
 
 /// What went wrong is known to the next process, whether it is a visitor's or a person's.

@@ -1,0 +1,519 @@
+//! Many processes, one identity, one session: whoever has it carries the questions of all, and when he is killed the
+//! others go on. What reaches the XMPP server is counted on the way there.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::cases::cases;
+use crate::rig::fastcgi::Connection;
+use crate::rig::leash::{Leash, directory};
+use crate::rig::users::Shown;
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, SECRET, Xmpp};
+use crate::rig::{eventually, http, port, program};
+use crate::world::{Visit, consent, next_number, visit};
+
+/// On the way to an XMPP server: counts connections, and can hold back what the server says.
+struct Tap {
+    port: u16,
+    seen: Arc<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    total: AtomicUsize,
+    open: AtomicUsize,
+    /// The most that were open at the same time.
+    most: AtomicUsize,
+    is_held: AtomicBool,
+}
+
+impl Tap {
+    fn before(target: u16) -> Tap {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let seen = Arc::new(Seen::default());
+        let counts = seen.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, counts) = (client.expect("a connection"), counts.clone());
+                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                counts.total.fetch_add(1, Ordering::SeqCst);
+                // One that has just ended may not have been noticed yet.
+                let ends = Instant::now() + Duration::from_millis(50);
+                while counts.open.load(Ordering::SeqCst) > 0 && Instant::now() < ends {
+                    thread::yield_now();
+                }
+                let open = counts.open.fetch_add(1, Ordering::SeqCst) + 1;
+                counts.most.fetch_max(open, Ordering::SeqCst);
+                carry(client, server, counts);
+            }
+        });
+        Tap { port, seen }
+    }
+
+    fn total(&self) -> usize {
+        self.seen.total.load(Ordering::SeqCst)
+    }
+
+    fn most(&self) -> usize {
+        self.seen.most.load(Ordering::SeqCst)
+    }
+
+    fn hold(&self, held: bool) {
+        self.seen.is_held.store(held, Ordering::SeqCst);
+    }
+}
+
+fn carry(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
+    for socket in [&client, &server] {
+        socket.set_nodelay(true).expect("an open socket");
+    }
+    let (to_client, from_server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+    let counts = seen.clone();
+    thread::spawn(move || {
+        copy(client, server, || {});
+        counts.open.fetch_sub(1, Ordering::SeqCst);
+    });
+    thread::spawn(move || {
+        copy(from_server, to_client, || {
+            while seen.is_held.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+    });
+}
+
+/// Ends both sides as soon as one has ended.
+fn copy(mut from: TcpStream, mut to: TcpStream, wait: impl Fn()) {
+    let mut buffer = [0; 65536];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        wait();
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// One installation, several processes of it, and the tap before the server.
+struct Stand {
+    installed: Webpresence,
+    tap: Tap,
+}
+
+impl Stand {
+    fn new(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Stand {
+        let installed = Webpresence::tuned(server, identity, more, cache);
+        let there =
+            if matches!(identity, Identity::Component(_)) { server.ports.component } else { server.ports.client };
+        let tap = Tap::before(there);
+        let line = |port: u16| format!("\nport = {port}\n");
+        installed.configure(&installed.configuration().replace(&line(there), &line(tap.port)));
+        Stand { installed, tap }
+    }
+
+    fn state(&self) -> PathBuf {
+        let text = self.installed.configuration();
+        let path = text.lines().find_map(|line| line.strip_prefix("directory = ")).expect("configured");
+        path.into()
+    }
+
+    fn serve(&self) -> Daemon {
+        self.serve_as(None, Path::new(env!("CARGO_BIN_EXE_webpresence")))
+    }
+
+    fn serve_as(&self, user: Option<&str>, executable: &Path) -> Daemon {
+        let dir = directory("relay");
+        let socket = dir.path().join("webpresence.sock");
+        let mut command = Command::new(executable);
+        command.arg("serve").arg("--config").arg(&self.installed.config);
+        command.arg("--listen").arg(format!("unix:{},mode=0666", socket.display()));
+        let mut leash = Leash::start(dir, user, &mut command, &[]);
+        eventually("webpresence serve accepts", || {
+            assert_eq!(leash.ended(), None, "{}", leash.log());
+            UnixStream::connect(&socket).ok()
+        });
+        Daemon { leash, socket }
+    }
+
+    /// Which of them holds the session: the kernel knows (proc(5), locks).
+    fn holder(&self, daemons: &[Daemon]) -> usize {
+        let lease = self.state().join(format!("{}.lease", self.installed.identity.jid()));
+        let inode = fs::metadata(lease).expect("the lease").ino();
+        let locks = fs::read_to_string("/proc/locks").expect("Linux");
+        let line = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&format!(":{inode} ")));
+        let pid = line.and_then(|line| line.split_whitespace().nth(4)).expect("somebody holds it");
+        let is_his = |daemon: &Daemon| commands(pid).contains(&daemon.socket.display().to_string());
+        daemons.iter().position(is_his).expect("one of them")
+    }
+}
+
+fn commands(pid: &str) -> String {
+    String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+struct Daemon {
+    leash: Leash,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    fn text(&self, jid: &str) -> String {
+        Connection::open(&self.socket).ask(&format!("jid={jid}&type=text")).text()
+    }
+}
+
+const CROWD: usize = 25;
+
+/// People with words of their own, so that no answer can be mistaken for another one's.
+fn crowd(world: &Visit, installed: &Webpresence) -> HashMap<String, String> {
+    let name = |n: usize| format!("crowd{n}");
+    static MET: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
+    let users: Vec<String> = (0..CROWD).map(name).collect();
+    MET[world.server.kind as usize].get_or_init(|| {
+        for (n, user) in users.iter().enumerate() {
+            world.server.register(user);
+            let text = format!("Words of {n}");
+            let shown = Shown { show: "away", texts: &[("", &text)], ..Shown::default() };
+            world.users.login(&format!("{user}/home"), shown);
+        }
+    });
+    consent(&world.users, installed, installed.identity, &users.iter().map(String::as_str).collect::<Vec<_>>());
+    users.iter().enumerate().map(|(n, user)| (format!("{user}@{DOMAIN}"), format!("Words of {n}\n"))).collect()
+}
+
+/// Two hundred people, and what is to be said about each.
+fn everybody(mut known: HashMap<String, String>, strangers: &str) -> Vec<(String, String)> {
+    for case in cases().into_iter().take(9) {
+        known.insert(case.jid, case.text);
+    }
+    let strangers = (known.len()..200).map(|n| (format!("{strangers}{n}@{DOMAIN}"), "Forbidden\n".to_owned()));
+    let all: Vec<_> = known.into_iter().chain(strangers).collect();
+    assert_eq!(all.len(), 200);
+    all
+}
+
+/// Asks for all of them at once; `ask` tells how for each number.
+fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sync) {
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let asked: Vec<_> = people
+            .iter()
+            .enumerate()
+            .map(|(n, (jid, expected))| {
+                let ask = &ask;
+                scope.spawn(move || {
+                    let text = ask(n, jid);
+                    (text != *expected).then(|| format!("{jid}: {text:?} for {expected:?}"))
+                })
+            })
+            .collect();
+        asked.into_iter().filter_map(|task| task.join().expect("no panic")).collect()
+    });
+    assert!(wrong.is_empty(), "{} of {} answers: {wrong:#?}", wrong.len(), people.len());
+}
+
+fn eight_processes(kind: Kind) {
+    let world = visit(kind);
+    let stand = Stand::new(&world.server, Identity::Component(5), "", "");
+    let people = everybody(crowd(&world, &stand.installed), "unheard");
+    let before = stand.tap.total();
+    let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
+    at_once(&people, |n, jid| daemons[n % 8].text(jid));
+    assert_eq!((stand.tap.most(), stand.tap.total() - before), (1, 1), "connections at a time, and in all");
+}
+
+#[test]
+fn prosody_eight_processes_share_a_session() {
+    eight_processes(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_eight_processes_share_a_session() {
+    eight_processes(Kind::Ejabberd);
+}
+
+/// Killed while two hundred questions are in its session: half of them reached it directly from the other processes,
+/// half came through nginx, also to the one that dies.
+fn a_killed_holder(kind: Kind) {
+    let world = visit(kind);
+    let stand = Stand::new(&world.server, Identity::Component(6), "", "");
+    let people = everybody(crowd(&world, &stand.installed), "unknown");
+    let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
+    let nginx = nginx(&daemons);
+    assert_eq!(daemons[3].text("other.example.test"), "Available\n", "the session is open");
+    let (before, holder) = (stand.tap.total(), stand.holder(&daemons));
+    assert_eq!(holder, 3);
+    stand.tap.hold(true);
+    let (asked, tap) = (AtomicUsize::new(0), &stand.tap);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("everybody has asked", || (asked.load(Ordering::SeqCst) == people.len()).then_some(()));
+            // Long enough for the questions to be on their way, some of them answered for all the tap lets through.
+            thread::sleep(Duration::from_millis(300));
+            daemons[holder].leash.signal(Signal::KILL);
+            tap.hold(false);
+        });
+        at_once(&people, |n, jid| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            match n % 2 {
+                0 => http::Request::get(&format!("/presence/?jid={jid}&type=text")).send(nginx.port).text(),
+                _ => daemons[(holder + 1 + n / 2 % 7) % 8].text(jid),
+            }
+        });
+    });
+    assert_ne!(stand.holder(&daemons), holder);
+    let (most, new) = (stand.tap.most(), stand.tap.total() - before);
+    assert_eq!(most, 1, "connections at a time");
+    assert!((1..=3).contains(&new), "{new} connections for one that was killed");
+}
+
+#[test]
+fn prosody_the_holder_is_killed() {
+    a_killed_holder(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_the_holder_is_killed() {
+    a_killed_holder(Kind::Ejabberd);
+}
+
+struct Nginx {
+    port: u16,
+    _leash: Leash,
+}
+
+/// nginx in front of several processes; one that dies is no visitor's business.
+fn nginx(daemons: &[Daemon]) -> Nginx {
+    port::retrying("nginx", || {
+        let dir = directory("relay-nginx");
+        let [port] = port::free();
+        let path = dir.path().display().to_string();
+        let servers: String =
+            daemons.iter().map(|daemon| format!("server unix:{} max_fails=0;\n", daemon.socket.display())).collect();
+        let user = if rustix::process::geteuid().is_root() { "user www-data;" } else { "" };
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {path}/{name};\n"))
+            .concat();
+        let config = format!(
+            "daemon off; {user} worker_processes 1; pid {path}/nginx.pid; error_log {path}/error.log info;\n\
+             events {{ worker_connections 2048; }}\n\
+             http {{ access_log off; {temporary} upstream presence {{ {servers} }}\n\
+             server {{ listen 127.0.0.1:{port}; location /presence/ {{\n\
+             include /etc/nginx/fastcgi_params; fastcgi_pass presence; fastcgi_next_upstream error timeout;\n\
+             }} }} }}\n"
+        );
+        fs::write(dir.path().join("nginx.conf"), config).expect("the directory is ours");
+        let mut command = Command::new(program("nginx", "nginx"));
+        command.arg("-p").arg(dir.path()).arg("-e").arg(dir.path().join("error.log"));
+        command.arg("-c").arg(dir.path().join("nginx.conf"));
+        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
+        let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        match eventually("nginx listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
+            true => Ok(Nginx { port, _leash: leash }),
+            false => Err(leash.log()),
+        }
+    })
+}
+
+/// A holder that was stopped answers nobody, and keeps the lease: what was known is shown, else that nothing is known.
+fn a_stopped_holder(kind: Kind) {
+    let world = visit(kind);
+    let stand = Stand::new(&world.server, Identity::Component(15), "timeout = 2", "ttl = 1\nrefresh = 0\nstale = 300");
+    let (first, second) = (stand.serve(), stand.serve());
+    assert_eq!(first.text("away@example.test"), "Lunch\n");
+    assert_eq!(second.text("chat@example.test"), "Ask me anything\n", "by the other one's session");
+    first.leash.signal(Signal::STOP);
+    let asked = Instant::now();
+    assert_eq!(second.text("gone@example.test"), "Unknown\n");
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    let log = second.leash.log();
+    assert!(log.contains("another process holds the session of this identity, and does not answer"), "{log}");
+    let known = Connection::open(&second.socket).ask("jid=chat@example.test&type=text");
+    assert_eq!((known.status, known.text().as_str()), (200, "Ask me anything\n"), "the last that is known");
+    assert!(known.header("Age").is_some_and(|age| age != "0"), "{known:?}");
+    let output = stand.installed.run(&["probe", "gone@example.test"]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(report.contains("another process holds the session") && report.contains("may be stopped"), "{report}");
+    assert_eq!(stand.tap.total(), 1, "never a second session");
+    first.leash.signal(Signal::CONT);
+    assert_eq!(second.text("gone@example.test"), "See you tomorrow\n");
+    assert_eq!(stand.tap.total(), 1);
+}
+
+#[test]
+fn prosody_the_holder_is_stopped() {
+    a_stopped_holder(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_the_holder_is_stopped() {
+    a_stopped_holder(Kind::Ejabberd);
+}
+
+/// CGI, commands and daemons side by side: while a daemon is there it carries everything; without one, those who are
+/// there carry each other.
+fn side_by_side(kind: Kind, identity: Identity) {
+    let world = visit(kind);
+    let stand = Stand::new(&world.server, identity, "", "");
+    let get = |jid: &str| {
+        let query = format!("jid={jid}&type=text");
+        stand.installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query)], b"").text()
+    };
+    let people: Vec<(String, String)> = cases().into_iter().take(9).map(|case| (case.jid, case.text)).collect();
+    let many: Vec<_> = people.iter().cycle().take(27).cloned().collect();
+    at_once(&many, |_, jid| get(jid));
+    let alone = stand.tap.total();
+    assert!(alone < many.len() && stand.tap.most() == 1, "{alone} sessions for {}", many.len());
+    let daemon = stand.serve();
+    assert_eq!(daemon.text("other.example.test"), "Available\n");
+    at_once(&many, |n, jid| match n % 3 {
+        0 => daemon.text(jid),
+        1 => stand.installed.get(&format!("jid={jid}&type=text")).text(),
+        _ => get(jid),
+    });
+    let output = stand.installed.run(&["probe", "away@example.test"]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        report.contains("away \"Lunch\"") && report.contains("asked the process that holds the session"),
+        "{report}"
+    );
+    assert_eq!((stand.tap.total(), stand.tap.most()), (alone + 1, 1), "the daemon's is the only session");
+}
+
+#[test]
+fn prosody_component_side_by_side() {
+    side_by_side(Kind::Prosody, Identity::Component(12));
+}
+
+#[test]
+fn ejabberd_component_side_by_side() {
+    side_by_side(Kind::Ejabberd, Identity::Component(12));
+}
+
+#[test]
+fn prosody_account_side_by_side() {
+    side_by_side(Kind::Prosody, Identity::Account(12));
+}
+
+#[test]
+fn ejabberd_account_side_by_side() {
+    side_by_side(Kind::Ejabberd, Identity::Account(12));
+}
+
+/// `linger = always`: the session is there before anybody asks, and when its holder is killed another process has it.
+fn always_there(kind: Kind) {
+    let world = visit(kind);
+    let stand = Stand::new(&world.server, Identity::Component(14), "linger = always", "");
+    let mut daemons = vec![stand.serve()];
+    eventually("a session nobody has asked for", || (stand.tap.total() == 1).then_some(()));
+    daemons.push(stand.serve());
+    assert_eq!(daemons[1].text("other.example.test"), "Available\n");
+    assert_eq!((stand.tap.total(), stand.holder(&daemons)), (1, 0));
+    daemons[0].leash.signal(Signal::KILL);
+    eventually("the other one has a session", || (stand.tap.total() == 2).then_some(()));
+    assert_eq!(daemons[1].text("away@example.test"), "Lunch\n");
+    assert_eq!((stand.tap.total(), stand.tap.most(), stand.holder(&daemons)), (2, 1, 1));
+}
+
+#[test]
+fn prosody_component_is_always_there() {
+    always_there(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_component_is_always_there() {
+    always_there(Kind::Ejabberd);
+}
+
+/// Root's commands use the session of the web server's user, and leave nothing there that he could not read.
+#[test]
+fn root_acts_as_the_owner_of_the_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = visit(Kind::Prosody);
+    let stand = Stand::new(&world.server, Identity::Component(next_number()), "", "");
+    let executable = stand.installed.executable("webpresence");
+    stand.installed.hand_over("www-data");
+    let owner = fs::metadata(stand.state()).expect("a directory").uid();
+    assert_ne!(owner, 0);
+    let output = stand.installed.run(&["check"]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && report.contains(&format!("from here on as user {owner}")), "{report}");
+    let daemon = stand.serve_as(Some("www-data"), &executable);
+    assert_eq!(daemon.text("other.example.test"), "Available\n");
+    let before = stand.tap.total();
+    for command in [vec!["probe", "other.example.test"], vec!["get", "jid=other.example.test"], vec!["check"]] {
+        let output = stand.installed.run(&command);
+        assert!(output.status.success(), "{command:?}: {output:?}");
+    }
+    assert_eq!(stand.tap.total(), before, "they were served by the daemon");
+    for entry in fs::read_dir(stand.state()).expect("a directory") {
+        let entry = entry.expect("an entry");
+        assert_eq!(entry.metadata().expect("there").uid(), owner, "{:?}", entry.file_name());
+    }
+}
+
+/// COMPAT: ejabberd bans the address after twenty. Daemons, CGI and commands ask all the time, and start again.
+fn wrong_password(identity: fn(usize) -> Identity, time: Duration, pause: Duration) {
+    let world = visit(Kind::Ejabberd);
+    let identity = identity(next_number());
+    if let Identity::Account(number) = identity {
+        world.server.register(&format!("webstatus{number}"));
+    }
+    let stand = Stand::new(&world.server, identity, "", "");
+    stand.installed.configure(&stand.installed.configuration().replace(SECRET, "mistaken-0815"));
+    for _ in 0..4 {
+        let daemons = [stand.serve(), stand.serve()];
+        let ends = Instant::now() + time / 4;
+        for round in 0.. {
+            for daemon in &daemons {
+                assert_eq!(daemon.text(&format!("a{round}@example.test")), "Unknown\n");
+            }
+            let query = [("REQUEST_METHOD", "GET"), ("QUERY_STRING", "jid=away@example.test&type=text")];
+            assert_eq!(stand.installed.cgi(&query, b"").text(), "Unknown\n");
+            if Instant::now() >= ends {
+                break;
+            }
+            thread::sleep(pause);
+        }
+        let output = stand.installed.run(&["probe", "away@example.test"]);
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(report.contains("next attempt in ") && report.contains("; last failure: "), "{report}");
+    }
+    assert!((1..=2).contains(&stand.tap.total()), "{} attempts", stand.tap.total());
+}
+
+#[test]
+fn ejabberd_sees_a_wrong_password_of_an_account_once() {
+    wrong_password(Identity::Account, Duration::from_secs(4), Duration::from_millis(50));
+}
+
+#[test]
+fn ejabberd_sees_a_wrong_secret_of_a_component_once() {
+    wrong_password(Identity::Component, Duration::from_secs(4), Duration::from_millis(50));
+}
+
+/// As long as it is promised: a request a second for ten minutes, three restarts.
+#[test]
+#[ignore = "takes ten minutes"]
+fn ejabberd_sees_a_wrong_password_twice_in_ten_minutes_at_most() {
+    thread::scope(|scope| {
+        for identity in [Identity::Account, Identity::Component] {
+            scope.spawn(move || wrong_password(identity, Duration::from_secs(600), Duration::from_secs(1)));
+        }
+    });
+}
