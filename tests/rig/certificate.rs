@@ -27,7 +27,8 @@ pub fn make(dir: &Path, domain: &str) -> Certificate {
     Certificate { authority: file("ca.pem"), chain: file("certificate.pem"), key: file("key.pem") }
 }
 
-fn openssl(dir: &Path, arguments: &str) {
+/// Runs `openssl` in `dir`; its arguments hold no spaces.
+pub fn openssl(dir: &Path, arguments: &str) {
     let mut command = Command::new(program("openssl", "openssl"));
     let output = command.args(arguments.split(' ')).current_dir(dir).output().expect("openssl starts");
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
