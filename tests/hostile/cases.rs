@@ -325,7 +325,7 @@ fn lies() -> Vec<Case> {
             |id| format!("<iq type='result' id='q{id}' {from} {to}><query xmlns='jabber:iq:last' seconds='9'/></iq>");
         (1..9).map(reply).collect()
     };
-    let ours = "to='presence0.example.test'";
+    let ours = "to='OURS'";
     let logged_in = |name, text: &str| Case {
         unsaid: &[],
         ..account(name, Way::Direct, &logged_in(&[say(BOUND), say(text)]), NOTHING_ABOUT_HER)
@@ -335,7 +335,10 @@ fn lies() -> Vec<Case> {
         stanza("the presence of a namesake", &format!("<presence from='alice@elsewhere.test/a' {ours}/>")),
         stanza("a presence of nobody", &format!("<presence {ours}/>")),
         stanza("a presence to somebody else", "<presence from='alice@example.test/a' to='other.example.test'/>"),
-        stanza("a presence that nobody asked for", &format!("<presence from='alice@example.test/a' {ours}/>")),
+        stanza(
+            "a presence that nobody asked for",
+            "<presence from='alice@example.test/a' to='presence0.example.test'/>",
+        ),
         stanza(
             "a farewell of somebody else",
             &format!("<presence from='mallory@example.test' type='unavailable' {ours}/>"),

@@ -26,6 +26,7 @@ use crate::rig::{PATIENCE, certificate};
 pub enum Act {
     /// Waits until this has come in.
     Hear(&'static str),
+    /// `OURS` stands for the full address that a component has given itself.
     Say(String),
     /// A SASL element whose data is this; `@` stands for the client's nonce.
     Sasl(&'static str, String),
@@ -171,7 +172,7 @@ impl Talk {
         for act in acts {
             match act {
                 Act::Hear(mark) => self.hear(mark)?,
-                Act::Say(text) => self.say(text.as_bytes())?,
+                Act::Say(text) => self.say(text.replace("OURS", &self.address()).as_bytes())?,
                 Act::Sasl(element, data) => self.sasl(element, &data)?,
                 Act::Flood(text) => self.flood(text)?,
                 Act::Drip(text) => self.drip(text)?,
@@ -208,6 +209,13 @@ impl Talk {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
+    }
+
+    /// On every stanza of the component (XEP-0114).
+    fn address(&self) -> String {
+        let heard = on(&self.book, |book| book.heard.clone());
+        let stanza = heard.split("<presence").nth(1).and_then(|stanza| stanza.split("from=").nth(1));
+        stanza.and_then(|rest| rest.get(1..)?.split(['\'', '"']).next()).unwrap_or_default().to_owned()
     }
 
     fn sasl(&mut self, element: &str, data: &str) -> io::Result<()> {
