@@ -1,9 +1,10 @@
 # make            builds the executable: target/release/webpresence
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
+# make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all test demo icons
+.PHONY: all test demo bench-probe icons
 
 all:
 	cargo build --release --locked
@@ -22,6 +23,12 @@ demo:
 	sh tests/rig/install.sh demo
 	cargo build --release --locked
 	/usr/bin/python3 contrib/demo/demo.py $(if $(CHECK),--check)
+
+bench-probe:
+	sh tests/rig/install.sh test
+	cd benches/peer && cargo build --release --locked --bin account
+	cd benches/peer && cargo build --release --locked --features component --bin component
+	cargo bench --locked --bench probe
 
 icons:
 	cargo run --release --locked --manifest-path images/maker/Cargo.toml

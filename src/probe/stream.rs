@@ -17,6 +17,9 @@ pub const STANZA_LIMIT: usize = 64 * 1024;
 pub const TOKEN_LIMIT: usize = STANZA_LIMIT / 2;
 /// How deep elements may nest, the stream element not counted. What is deeper is cut off.
 pub const DEPTH_LIMIT: usize = 32;
+/// How deep what is cut off may nest, its outermost tag counted. The parser looks for a namespace at every level above,
+/// so that depth costs its square: a quarter of a megabyte of `<a>` took more than a second.
+pub const PASSED_DEPTH_LIMIT: usize = 1000;
 
 /// What a stream is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,8 @@ pub enum Fault {
     NotAStream,
     /// A header, or a single tag, over [`STANZA_LIMIT`].
     TooLarge,
+    /// Elements deeper than [`PASSED_DEPTH_LIMIT`].
+    TooDeep,
 }
 
 impl fmt::Display for Fault {
@@ -46,6 +51,7 @@ impl fmt::Display for Fault {
             Fault::NotWellFormed => f.write_str("not well-formed XML"),
             Fault::NotAStream => f.write_str("not an XMPP stream"),
             Fault::TooLarge => write!(f, "a tag over {STANZA_LIMIT} bytes"),
+            Fault::TooDeep => write!(f, "elements more than {PASSED_DEPTH_LIMIT} deep"),
         }
     }
 }
@@ -117,20 +123,23 @@ impl Reader {
     }
 
     /// Goes through an element that was cut down, to its end.
-    fn pass_over(&mut self, depth: usize, event: &Event) -> Option<Incoming> {
+    fn pass_over(&mut self, depth: usize, event: &Event) -> Result<Option<Incoming>, Fault> {
         let depth = match event {
             Event::StartElement(..) => depth + 1,
             Event::EndElement(..) => depth - 1,
             Event::XmlDeclaration(..) | Event::Text(..) => depth,
         };
+        if depth > PASSED_DEPTH_LIMIT {
+            return Err(Fault::TooDeep);
+        }
         self.pending = 0;
         self.cut = Some(depth).filter(|depth| *depth > 0);
-        if self.cut.is_some() { None } else { self.close() }
+        Ok(if self.cut.is_some() { None } else { self.close() })
     }
 
     fn take(&mut self, event: Event) -> Result<Option<Incoming>, Fault> {
         if let Some(depth) = self.cut {
-            return Ok(self.pass_over(depth, &event));
+            return self.pass_over(depth, &event);
         }
         match event {
             Event::XmlDeclaration(..) => Ok(None),
@@ -248,7 +257,8 @@ mod tests {
             let whole = cut(size, &nested(DEPTH_LIMIT)).expect("well-formed");
             assert!(whole[0] != bare("a") && whole[1..] == [bare("b")], "in pieces of {size}");
             assert_eq!(cut(size, &nested(DEPTH_LIMIT + 1)), Ok(vec![bare("a"), bare("b")]), "in pieces of {size}");
-            assert_eq!(cut(size, &nested(DEPTH_LIMIT * 3)), Ok(vec![bare("a"), bare("b")]), "in pieces of {size}");
+            assert_eq!(cut(size, &nested(PASSED_DEPTH_LIMIT)), Ok(vec![bare("a"), bare("b")]), "in pieces of {size}");
+            assert_eq!(cut(size, &nested(PASSED_DEPTH_LIMIT + 1)), Err(Fault::TooDeep), "in pieces of {size}");
             let whole = cut(size, &sized(STANZA_LIMIT)).expect("well-formed");
             assert!(whole[0] != bare("a") && whole[1..] == [bare("b")], "in pieces of {size}");
             for bytes in [STANZA_LIMIT + 1, STANZA_LIMIT * 5] {

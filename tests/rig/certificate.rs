@@ -81,7 +81,8 @@ fn alternatives(names: &[&str]) -> String {
     names.iter().map(|name| format!("DNS:{name}")).collect::<Vec<_>>().join(",")
 }
 
-fn openssl(dir: &Path, arguments: &str) {
+/// Runs `openssl` in `dir`; its arguments hold no spaces.
+pub fn openssl(dir: &Path, arguments: &str) {
     let mut command = Command::new(program("openssl", "openssl"));
     let arguments = arguments.split_whitespace();
     let output = command.args(arguments.clone()).current_dir(dir).output().expect("openssl starts");

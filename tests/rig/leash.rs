@@ -26,7 +26,8 @@ pub struct Leash {
     leash: Child,
     /// Closing it ends the program.
     hold: Option<ChildStdin>,
-    pid: Pid,
+    /// The program's own.
+    pub pid: Pid,
 }
 
 impl Leash {

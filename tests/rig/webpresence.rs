@@ -41,13 +41,17 @@ impl Webpresence {
 
     /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
     pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
+        Webpresence::written(identity, &format!("{}{more}", section(server, identity)), cache)
+    }
+
+    /// With a whole section `[xmpp]`, for a server that is none of ours.
+    pub fn written(identity: Identity, xmpp: &str, cache: &str) -> Webpresence {
         let dir = directory("installed");
         let state = state_directory();
         let cache = format!("[cache]\ndirectory = {}\n{cache}\n", state.path().display());
         let installed = Webpresence { config: dir.path().join("webpresence.ini"), dir, state, identity };
-        let xmpp = section(server, identity);
         let access = format!("[access]\nvisibility = anyone\ndomains = {DOMAIN}, *.{DOMAIN}, dead.test\n");
-        installed.configure(&format!("{xmpp}{more}\n{access}{cache}"));
+        installed.configure(&format!("{xmpp}\n{access}{cache}"));
         installed
     }
 
