@@ -218,7 +218,11 @@ impl Inquiry {
     /// Only a person has a roster to refuse by; many a component says this to everybody.
     pub fn unsubscribed(&mut self, now: Instant) {
         self.sign(now);
-        self.refused |= self.is_person();
+        if self.is_person() {
+            self.refused = true;
+            self.resources.clear();
+            self.pushed.clear();
+        }
     }
 
     pub fn presence_error(&mut self, condition: Condition, now: Instant) {

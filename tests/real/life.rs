@@ -16,7 +16,7 @@ fn finishes_what_it_has(signal: Signal) {
     let server = prosody::start(LastActivity::Off);
     let installed = Webpresence::tuned(&server, Identity::Component(next_number()), "timeout = 3", "");
     let mut serve = installed.serve();
-    server.leash.signal(Signal::STOP);
+    server.leash.stop();
     let mut waiting = Connection::open(&serve.socket);
     waiting.send(&[("REQUEST_METHOD", b"GET"), ("QUERY_STRING", b"jid=away@example.test&type=text")]);
     // Answers that need no XMPP server go out meanwhile; after some of them the first request has been read.

@@ -335,7 +335,7 @@ fn a_stopped_holder(kind: Kind) {
     let (first, second) = (stand.serve(), stand.serve());
     assert_eq!(first.text("away@example.test"), "Lunch\n");
     assert_eq!(second.text("chat@example.test"), "Ask me anything\n", "by the other one's session");
-    first.leash.signal(Signal::STOP);
+    first.leash.stop();
     let asked = Instant::now();
     assert_eq!(second.text("gone@example.test"), "Unknown\n");
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{program, repository};
+use super::{eventually, program, repository};
 
 /// A server's directory, readable for the user the server runs as.
 pub fn directory(name: &str) -> TempDir {
@@ -58,6 +58,19 @@ impl Leash {
     /// Sends the program itself a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("the program is there until it is dropped");
+    }
+
+    /// Stops the program itself; when this returns, none of its threads runs any more.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = |task: &Path| {
+            let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        eventually("the program is stopped", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero())).expect("it is there");
+            tasks.flatten().all(|task| is_stopped(&task.path())).then_some(())
+        });
     }
 
     /// Its exit code, if it ended by itself (128 + number for a signal).

@@ -21,11 +21,21 @@ use super::requests::{Requests, Wish};
 use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
 use super::watch::Watch;
 use super::{Clock, Event};
-use crate::config::{Identity, ServerKind};
+use crate::config::{Identity, ServerKind, Visibility};
 use crate::presence::Rule;
 
-/// What people read who are asked for their consent.
-const REQUEST: &str = "Shows on a web page whether you are there, and your status text.";
+/// What people read who are asked for their consent: who will see what.
+fn request(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Anyone => {
+            "If you accept, every visitor of a web page sees whether you are there, and your status text."
+        }
+        Visibility::Subscribers => {
+            "If you accept, a web page shows whether you are there, and your status text, to those who see it in their \
+             own clients."
+        }
+    }
+}
 
 /// How long a server may take to hand over what has waited for an account: requests, and what people wrote to it.
 const HANDING_OVER: Duration = Duration::from_secs(1);
@@ -58,6 +68,7 @@ pub struct Errands {
     facts: Facts,
     clock: Clock,
     rule: Rule,
+    request: &'static str,
     /// Our own server.
     home: BareJid,
     /// An account's own server, which must not be probed: Openfire drops the client that does.
@@ -102,6 +113,7 @@ impl Errands {
             facts,
             clock,
             rule: identity.rule,
+            request: request(identity.visibility),
             home: identity.home(),
             spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
             configured: identity.server,
@@ -188,7 +200,7 @@ impl Errands {
     }
 
     pub fn subscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
-        self.unsent.push_str(&self.sender.subscribe(&jid, REQUEST));
+        self.unsent.push_str(&self.sender.subscribe(&jid, self.request));
         self.request(id, jid, Wish::See, until);
     }
 
@@ -212,7 +224,7 @@ impl Errands {
 
     /// Asks somebody for consent who has offered it; the answer may come at any time.
     pub fn ask_back(&mut self, jid: &BareJid) {
-        self.unsent.push_str(&self.sender.subscribe(jid, REQUEST));
+        self.unsent.push_str(&self.sender.subscribe(jid, self.request));
         self.asked_back.insert(jid.clone());
     }
 
