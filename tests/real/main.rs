@@ -8,6 +8,7 @@ mod doors;
 mod failures;
 mod guests;
 mod life;
+mod logins;
 mod matrix;
 mod names;
 mod people;

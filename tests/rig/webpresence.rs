@@ -109,6 +109,19 @@ impl Webpresence {
         Answer::from_cgi(&output.stdout)
     }
 
+    /// What its processes have learned, as they wrote it down.
+    pub fn facts(&self) -> String {
+        fs::read_to_string(self.facts_file()).expect("it is written after every session")
+    }
+
+    pub fn write_facts(&self, text: &str) {
+        fs::write(self.facts_file(), text).expect("the directory is ours");
+    }
+
+    fn facts_file(&self) -> PathBuf {
+        self.state.path().join(format!("{}.facts", self.identity.jid()))
+    }
+
     /// `webpresence listen`, until it is dropped.
     pub fn listen(&self) -> Leash {
         let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
