@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cases::{Server, Way};
+use serde_json::Value;
+
+use crate::cases::{Server, Tokens, Way};
 use crate::relay::{Passage, Relay};
 use crate::rig::fastcgi::Connection;
 use crate::rig::repository;
@@ -78,7 +80,11 @@ impl Stand {
             Way::FirstContact => self.cold(way, &mut probe(&self.install(way))),
             _ => {
                 let found = self.installed.iter().find(|(installed, _)| *installed == way);
-                self.cold(way, &mut probe(&found.expect("installed at the start").1))
+                let (_, installed) = found.expect("installed at the start");
+                if self.row.tokens == Tokens::Removed && way != Way::Component {
+                    remove_token(installed);
+                }
+                self.cold(way, &mut probe(installed))
             }
         }
     }
@@ -161,6 +167,14 @@ impl Stand {
         command.env("SSL_CERT_FILE", &self.server.authority);
         Some(command)
     }
+}
+
+/// Takes the token away that the last login was given.
+fn remove_token(installed: &Webpresence) {
+    let mut facts: Value = serde_json::from_str(&installed.facts()).expect("the executable wrote it");
+    let account = facts["accounts"].get_mut(installed.identity.jid()).and_then(Value::as_object_mut);
+    account.expect("it has logged in").remove("token");
+    installed.write_facts(&facts.to_string());
 }
 
 fn consent(users: &Users, installed: &Webpresence) {
