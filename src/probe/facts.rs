@@ -17,6 +17,8 @@ const CONSENT: Duration = Duration::from_secs(24 * 3600);
 const UNREACHABLE: Duration = Duration::from_secs(30);
 /// How often, at the most, an account appears to collect requests: its contacts see it come and go.
 const COLLECT: Duration = Duration::from_secs(300);
+/// How long a server is taken for what it said it is.
+const KIND_S: u64 = 24 * 3600;
 /// Facts of one sort that are kept; over it the sort starts anew.
 const LIMIT: usize = 10_000;
 /// Of what is written down: what another form says is not understood, and forgotten.
@@ -40,6 +42,8 @@ pub struct Facts {
 #[serde(default)]
 pub struct Server {
     pub kind: Option<ServerKind>,
+    /// When it said so, in seconds since 1970.
+    kind_at_s: u64,
     /// It answers an account only once that has sent an initial presence.
     pub wants_presence: bool,
     /// It lets us read the rosters of its users (XEP-0356).
@@ -108,6 +112,23 @@ impl Facts {
     /// What is known about a server; nothing of a stranger.
     pub fn server(&self, domain: &str) -> Server {
         self.servers.get(domain).cloned().unwrap_or_default()
+    }
+
+    /// The server of a domain has said what it is.
+    pub fn learn_kind(&mut self, domain: &str, kind: ServerKind, epoch_s: u64) {
+        let server = self.server_mut(domain);
+        (server.kind, server.kind_at_s) = (Some(kind), epoch_s);
+        // These two answer an account that nobody sees.
+        server.wants_presence &= !matches!(kind, ServerKind::Prosody | ServerKind::Ejabberd);
+    }
+
+    /// Another server may have taken the place of one that was asked long ago: it is asked again. To be called between
+    /// questions only, since a question waits for what it asked itself.
+    pub fn doubt_old_kinds(&mut self, epoch_s: u64) {
+        let is_new = |server: &Server| epoch_s.checked_sub(server.kind_at_s).is_some_and(|age_s| age_s < KIND_S);
+        for server in self.servers.values_mut() {
+            server.kind = server.kind.filter(|_| is_new(server));
+        }
     }
 
     /// To learn about a server.
@@ -184,7 +205,7 @@ mod tests {
     fn strangers_cannot_make_it_grow() {
         let (mut facts, now) = (Facts::default(), Instant::now());
         for number in 0..LIMIT + 1 {
-            facts.server_mut(&format!("{number}.example")).kind = Some(ServerKind::Other);
+            facts.learn_kind(&format!("{number}.example"), ServerKind::Other, 0);
             facts.learn_consent(&BareJid::new(&format!("u@{number}.example")).expect("a bare JID"), now);
         }
         assert_eq!((facts.servers.len(), facts.consents.len()), (1, 1));
@@ -194,7 +215,7 @@ mod tests {
     fn another_process_reads_what_was_written() {
         let (mut facts, now) = (Facts::default(), Instant::now());
         let bob = BareJid::new("bob@example.com").expect("a bare JID");
-        facts.server_mut("example.com").kind = Some(ServerKind::Ejabberd);
+        facts.learn_kind("example.com", ServerKind::Ejabberd, 1_000_000);
         facts.learn_consent(&bob, now);
         let text = facts.write(now + Duration::from_secs(60), 1_000_060);
         let later = Instant::now() + CONSENT;
@@ -230,7 +251,7 @@ mod tests {
     fn what_is_not_understood_is_forgotten() {
         let now = Instant::now();
         let mut facts = Facts::default();
-        facts.server_mut("example.com").kind = Some(ServerKind::Ejabberd);
+        facts.learn_kind("example.com", ServerKind::Ejabberd, 1_000_000);
         let whole = facts.write(now, 7);
         for end in 0..whole.len() {
             assert_eq!(Facts::read(&whole[..end], now, 7).server("example.com"), Server::default(), "cut at {end}");
@@ -256,5 +277,21 @@ mod tests {
         let mut other = Facts::read(&facts.write(now, 1_000_000), now, 1_000_000);
         assert!(!other.is_time_to_collect(now + COLLECT - Duration::from_secs(1)));
         assert!(other.is_time_to_collect(now + COLLECT) && !other.is_time_to_collect(now + COLLECT));
+    }
+
+    #[test]
+    fn what_a_server_is_must_be_said_anew_every_day() {
+        let mut facts = Facts::default();
+        facts.server_mut("example.com").wants_presence = true;
+        facts.learn_kind("example.com", ServerKind::Other, 1_000_000);
+        assert!(facts.server("example.com").wants_presence);
+        for (epoch_s, kind) in [(1_000_000 + KIND_S - 1, Some(ServerKind::Other)), (1_000_000 + KIND_S, None)] {
+            facts.doubt_old_kinds(epoch_s);
+            assert_eq!(facts.server("example.com").kind, kind);
+        }
+        facts.learn_kind("example.com", ServerKind::Prosody, 1_000_000);
+        assert!(!facts.server("example.com").wants_presence, "another server has taken its place");
+        facts.doubt_old_kinds(999_999);
+        assert_eq!(facts.server("example.com").kind, None, "a clock that was set back");
     }
 }

@@ -179,3 +179,33 @@ fn prosody_languages() {
 fn ejabberd_languages() {
     languages(Kind::Ejabberd);
 }
+
+/// Since when somebody is away is told only where the admin wants it.
+fn since_when(kind: Kind) {
+    let world = visit(kind);
+    let installed = person(&world, "sleeper", Shown { show: "xa", texts: &[], priority: 0 });
+    let since = || {
+        let answer = installed.get(&format!("jid=sleeper@{DOMAIN}&type=json")).text();
+        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        answer["since"].as_str().map(str::to_owned)
+    };
+    assert_eq!(since(), None);
+    installed.configure(&format!("{}[privacy]\nshow_since = yes\n", installed.configuration()));
+    let online = since().expect("a time");
+    world.users.logout("sleeper/home", &[("", "Gone")]);
+    let offline = since().expect("a time");
+    for time in [&online, &offline] {
+        assert!(time.len() == "2026-01-01T00:00:00Z".len() && time.ends_with('Z'), "{time}");
+    }
+    assert!(online <= offline, "{online} {offline}");
+}
+
+#[test]
+fn prosody_since_when() {
+    since_when(Kind::Prosody);
+}
+
+#[test]
+fn ejabberd_since_when() {
+    since_when(Kind::Ejabberd);
+}

@@ -122,7 +122,7 @@ impl Replay {
                 ("consent", jid) => facts.learn_consent(&bare(jid), now),
                 (domain, "roster") => facts.server_mut(domain).roster = true,
                 (domain, "wants-presence") => facts.server_mut(domain).wants_presence = true,
-                (domain, kind) => facts.server_mut(domain).kind = server(kind),
+                (domain, kind) => facts.learn_kind(domain, server(kind).expect("a kind of server"), EPOCH_S),
             }
         }
         // The TCP connection is the first round trip, direct TLS 1.3 the second.

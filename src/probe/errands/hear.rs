@@ -156,7 +156,7 @@ impl Errands {
             Topic::Version if outcome == Err(Condition::Unreachable) => {}
             Topic::Version => {
                 let kind = outcome.ok().flatten().map_or(ServerKind::Other, software);
-                self.facts.server_mut(sent.to.as_str()).kind = Some(kind);
+                self.facts.learn_kind(sent.to.as_str(), kind, self.clock.epoch_s(now));
                 let harmless = self.kind(sent.to.as_str()) != Some(ServerKind::Prosody);
                 self.release(|inquiry| harmless && inquiry.jid.domain() == sent.to.domain());
             }

@@ -106,7 +106,8 @@ pub struct Errands {
 }
 
 impl Errands {
-    pub fn new(identity: &Identity, sender: Sender, facts: Facts, clock: Clock) -> Errands {
+    pub fn new(identity: &Identity, sender: Sender, mut facts: Facts, clock: Clock) -> Errands {
+        facts.doubt_old_kinds(clock.epoch_s);
         Errands {
             us: identity.jid.clone(),
             sender,
