@@ -236,5 +236,6 @@ pub fn versions() -> String {
     let mut command = Command::new("dpkg-query");
     command.args(["--show", "--showformat", "${Package} ${Version}, ", "prosody", "ejabberd"]);
     let output = command.output().map(|output| output.stdout).unwrap_or_default();
-    format!("{}webpresence {}, tokio-xmpp 6", String::from_utf8_lossy(&output), env!("CARGO_PKG_VERSION"))
+    let newer = "Prosody 13 and ejabberd 24 of Debian's backports";
+    format!("{}{newer}, webpresence {}, tokio-xmpp 6", String::from_utf8_lossy(&output), env!("CARGO_PKG_VERSION"))
 }
