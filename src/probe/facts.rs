@@ -48,6 +48,8 @@ pub struct Server {
     pub wants_presence: bool,
     /// It lets us read the rosters of its users (XEP-0356).
     pub roster: bool,
+    /// It left a ping unanswered, and has answered none since.
+    pub mute: bool,
 }
 
 /// The form in which facts are written down. Times are seconds since 1970.

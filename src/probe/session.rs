@@ -74,6 +74,8 @@ pub struct Session {
     again: String,
     errands: Errands,
     received: usize,
+    /// A stanza that is no part of the login has come in.
+    has_heard: bool,
 }
 
 impl Session {
@@ -94,6 +96,7 @@ impl Session {
             again: String::new(),
             errands: Errands::new(identity, Sender { from }, facts, clock),
             received: 0,
+            has_heard: false,
         }
     }
 
@@ -149,6 +152,11 @@ impl Session {
     /// True once the server has taken our name and password.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
+    }
+
+    /// True once the server has said anything beside the login.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
     }
 
     /// The TLS that [`Step::StartTls`] asked for is up.
@@ -351,6 +359,7 @@ impl Session {
     }
 
     fn stanza(&mut self, element: Element, now: Instant) {
+        self.has_heard |= element.has_ns(ns::CLIENT);
         let address = match element.attr("to").map(Jid::new) {
             None => Address::Ours,
             Some(Ok(to)) if to.to_bare() != self.jid => return,

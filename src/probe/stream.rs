@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use rxml::error::EndOrError;
+use rxml::error::{EndOrError, Error as RxmlError};
 use rxml::{AttrMap, Event, Namespace, Options, Parse, Parser, WithOptions};
 use xmpp_parsers::minidom::{Element, Node};
 
@@ -20,6 +20,8 @@ pub const DEPTH_LIMIT: usize = 32;
 /// How deep what is cut off may nest, its outermost tag counted. The parser looks for a namespace at every level above,
 /// so that depth costs its square: a quarter of a megabyte of `<a>` took more than a second.
 pub const PASSED_DEPTH_LIMIT: usize = 1000;
+/// What the parser says of what is over [`TOKEN_LIMIT`]; it has no name for it.
+const TOO_LONG: RxmlError = RxmlError::RestrictedXml("long name or reference");
 
 /// What a stream is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +41,7 @@ pub enum Fault {
     NotWellFormed,
     /// The first element is not an XMPP stream.
     NotAStream,
-    /// A header, or a single tag, over [`STANZA_LIMIT`].
+    /// A header or a single tag over [`STANZA_LIMIT`], or something in it over [`TOKEN_LIMIT`].
     TooLarge,
     /// Elements deeper than [`PASSED_DEPTH_LIMIT`].
     TooDeep,
@@ -50,7 +52,9 @@ impl fmt::Display for Fault {
         match self {
             Fault::NotWellFormed => f.write_str("not well-formed XML"),
             Fault::NotAStream => f.write_str("not an XMPP stream"),
-            Fault::TooLarge => write!(f, "a tag over {STANZA_LIMIT} bytes"),
+            Fault::TooLarge => {
+                write!(f, "a tag over {STANZA_LIMIT} bytes, or a name or value in it over {TOKEN_LIMIT}")
+            }
             Fault::TooDeep => write!(f, "elements more than {PASSED_DEPTH_LIMIT} deep"),
         }
     }
@@ -104,6 +108,7 @@ impl Reader {
                 }
                 Ok(None) | Err(EndOrError::NeedMoreData) if bytes.is_empty() => return Ok(None),
                 Ok(None) | Err(EndOrError::NeedMoreData) => {}
+                Err(EndOrError::Error(error)) if error == TOO_LONG => return Err(Fault::TooLarge),
                 Err(EndOrError::Error(_)) => return Err(Fault::NotWellFormed),
             }
         }
@@ -273,7 +278,7 @@ mod tests {
         assert_eq!(cut(1000, &late), Ok(vec![Incoming::Element(kept), bare("b")]));
         let long = |bytes: usize| format!("<a b='{}'/>", "x".repeat(bytes - "<a b=''/>".len()));
         assert_eq!(cut(1000, &long(TOKEN_LIMIT)).map(|seen| seen.len()), Ok(2));
-        assert_eq!(cut(1000, &long(TOKEN_LIMIT * 2)), Err(Fault::NotWellFormed));
+        assert_eq!(cut(1000, &long(TOKEN_LIMIT * 2)), Err(Fault::TooLarge));
         assert_eq!(cut(1, "<a>&#9999999999999999999;</a>"), Err(Fault::NotWellFormed));
         assert_eq!(read(&"<a>".repeat(3), 1), Err(Fault::NotAStream));
         let header = format!("<stream:stream {}", "a='b' ".repeat(STANZA_LIMIT));

@@ -28,8 +28,8 @@ pub struct Talk<'a> {
     /// Until when the login must be done.
     pub deadline: Instant,
     pub logged_in: bool,
-    /// When anything last came in.
-    pub heard: Instant,
+    /// When anything last came in, if anything did beside the login.
+    pub heard: Option<Instant>,
 }
 
 impl<'a> Talk<'a> {
@@ -42,7 +42,7 @@ impl<'a> Talk<'a> {
     ) -> Result<Talk<'a>, Failure> {
         let channel = Channel::open(&identity, deadline, &steps).await?;
         session.connected(channel.bindings());
-        Ok(Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: Instant::now() })
+        Ok(Talk { identity, steps, channel: Some(channel), session, deadline, logged_in: false, heard: None })
     }
 
     /// Does what the session wants done, until it waits.
@@ -79,8 +79,10 @@ impl<'a> Talk<'a> {
         match self.channel()?.read(&mut buffer).await.map_err(lost)? {
             0 => Err(Failure::StreamEnded(String::new())),
             length => {
-                self.heard = Instant::now();
-                self.session.receive(&buffer[..length], self.heard)
+                let (now, was_open) = (Instant::now(), self.session.is_open());
+                let taken = self.session.receive(&buffer[..length], now);
+                self.heard = if was_open || self.session.has_heard() { Some(now) } else { None };
+                taken
             }
         }
     }

@@ -29,19 +29,25 @@ pub struct Case {
     pub name: &'static str,
     pub way: Way,
     pub shown: Shown,
+    /// What another connection before does, if anything.
+    pub first: Vec<Act>,
     pub acts: Vec<Act>,
     /// What is set as the time for an answer.
     pub timeout: Duration,
     pub told: Told,
     /// What the client must not have said.
     pub unsaid: &'static [&'static str],
+    /// What it must not have said more often.
+    pub at_most: (&'static str, usize),
+    pub linger: &'static str,
 }
 
 const SILENT: Told = Told::Admin(&["the server did not answer in time; next attempt in"]);
 const NOTHING_ABOUT_HER: Told = Told::Asker(&["the server did not answer in time"]);
 const NOT_XML: Told = Told::Admin(&["the server does not speak XMPP: not well-formed XML"]);
 const NOT_A_STREAM: Told = Told::Admin(&["the server does not speak XMPP: not an XMPP stream"]);
-const TOO_LARGE: Told = Told::Admin(&["the server does not speak XMPP: a tag over 65536 bytes"]);
+const TOO_LARGE: Told =
+    Told::Admin(&["the server does not speak XMPP: a tag over 65536 bytes, or a name or value in it over 32768"]);
 const TOO_DEEP: Told = Told::Admin(&["the server does not speak XMPP: elements more than 1000 deep"]);
 const FLOOD: Told = Told::Admin(&["the server sent more than a session may cost"]);
 const CLOSED: Told = Told::Admin(&["the server closed the connection"]);
@@ -49,6 +55,10 @@ const INJECTED: Told = Told::Admin(&["bytes were injected before TLS began"]);
 const NO_TLS: Told = Told::Admin(&["the server does not offer TLS"]);
 const UNPROVEN: Told = Told::Admin(&["the server did not prove that it knows the password"]);
 const NO_SASL: Told = Told::Admin(&["the login was broken off: the server sent a SASL message that is none"]);
+
+const UNTRUSTED: Told = Told::Admin(&["TLS with example.test failed: nobody who is trusted here vouches"]);
+const EXPIRED: Told = Told::Admin(&["TLS with example.test failed: the certificate was valid until 2020-02-01"]);
+const NO_LOGIN: Told = Told::Admin(&["the login was broken off: the server offers no login that can be used"]);
 
 const COMPONENT_STREAM: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' \
     xmlns:stream='http://etherx.jabber.org/streams' id='7' from='presence0.example.test'>";
@@ -64,7 +74,10 @@ const PLAIN: &str = "AHdlYnN0YXR1czAAb3Blbi1zZXNhbWUtNDcxMQ==";
 const CHALLENGE: &str = "r=@x,s=QSXCR+Q6sek8bf92,i=4096";
 
 pub fn all() -> Vec<Case> {
-    [silence(), slowness(), size(), xml(), tls(), downgrade(), sasl(), lies()].into_iter().flatten().collect()
+    [silence(), slowness(), size(), xml(), tls(), downgrade(), sasl(), sasl2(), changes(), lies(), crowds()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn say(text: &str) -> Act {
@@ -75,7 +88,9 @@ fn say(text: &str) -> Act {
 fn component(name: &'static str, acts: &[Act], told: Told) -> Case {
     // Whoever floods is stopped by a limit and not by the clock, though this build reads slowly.
     let timeout = Duration::from_secs(if acts.iter().any(|act| matches!(act, Act::Flood(_))) { 20 } else { 1 });
-    Case { name, way: Way::Component, shown: Shown::Good, acts: acts.to_vec(), timeout, told, unsaid: &[] }
+    let (way, shown, acts) = (Way::Component, Shown::Good, acts.to_vec());
+    let at_most = ("<presence", 10_000);
+    Case { name, way, shown, first: Vec::new(), acts, timeout, told, unsaid: &[], at_most, linger: "0" }
 }
 
 fn account(name: &'static str, way: Way, acts: &[Act], told: Told) -> Case {
@@ -134,7 +149,7 @@ fn silence() -> Vec<Case> {
         component("silence after the header", &header(&[]), SILENT),
         component("silence in the header", &[say("<stream:stream xmlns='jabber:comp")], SILENT),
         component("silence after the handshake", &header(&[Act::Hear("</handshake>")]), SILENT),
-        component("silence after the probe", &open(&[]), NOTHING_ABOUT_HER),
+        component("silence after the probe", &open(&[]), SILENT),
         component("silence in a presence", &open(&[say("<presence from='alice@example.test/a")]), NOTHING_ABOUT_HER),
         component("the end after the connection", &[Act::Close], CLOSED),
         component("the end after the header", &header(&[Act::Close]), CLOSED),
@@ -150,7 +165,7 @@ fn silence() -> Vec<Case> {
         account("account: silence after the features", Direct, &scram(&[]), SILENT),
         account("account: silence after the challenge", Direct, &challenged(&[]), SILENT),
         welcome(account("account: silence after the login", Direct, &logged_in(&[]), SILENT)),
-        welcome(account("account: silence after the probe", Direct, &logged_in(&[say(BOUND)]), NOTHING_ABOUT_HER)),
+        welcome(account("account: silence after the probe", Direct, &logged_in(&[say(BOUND)]), SILENT)),
     ]
 }
 
@@ -180,10 +195,10 @@ fn size() -> Vec<Case> {
         component("white space without end, in the header", &[say("<stream:stream"), Act::Flood(" ")], TOO_LARGE),
         component("white space without end, after the header", &header(&[Act::Flood("\n")]), FLOOD),
         component("white space without end, after the login", &open(&[Act::Flood(" \t\n")]), FLOOD),
-        component("a header without end", &[say("<stream:stream id='"), Act::Flood("a")], NOT_XML),
-        component("a name without end", &[say("<"), Act::Flood("a")], NOT_XML),
+        component("a header without end", &[say("<stream:stream id='"), Act::Flood("a")], TOO_LARGE),
+        component("a name without end", &[say("<"), Act::Flood("a")], TOO_LARGE),
         component("a gigabyte of text", &open(&[say("<message><body>"), Act::Flood("a")]), FLOOD),
-        component("a gigabyte of attribute", &open(&[say("<presence from='"), Act::Flood("a")]), NOT_XML),
+        component("a gigabyte of attribute", &open(&[say("<presence from='"), Act::Flood("a")]), TOO_LARGE),
         component("a gigabyte of attributes", &open(&[say("<presence"), Act::Flood(" a#=''")]), TOO_LARGE),
         component("a gigabyte of children", &open(&[say("<presence>"), Act::Flood("<a/>")]), FLOOD),
         component("depth without end", &open(&[Act::Flood("<a>")]), TOO_DEEP),
@@ -238,11 +253,11 @@ fn tls() -> Vec<Case> {
     let case = |name, shown, word| Case { shown, ..account(name, Way::StartTls, &secure(shown), word) };
     let direct = |name, shown, word| Case { shown, ..account(name, Way::Direct, &[Act::Tls(shown)], word) };
     vec![
-        case("a certificate nobody vouches for", Shown::Untrusted, Told::Admin(&["TLS with", "UnknownIssuer"])),
-        case("a certificate whose time is over", Shown::Expired, Told::Admin(&["TLS with", "expired"])),
+        case("a certificate nobody vouches for", Shown::Untrusted, UNTRUSTED),
+        case("a certificate whose time is over", Shown::Expired, EXPIRED),
         case("a certificate of another name", Shown::OtherName, Told::Admin(&["TLS with", "elsewhere.test"])),
-        direct("direct: nobody vouches", Shown::Untrusted, Told::Admin(&["TLS with", "UnknownIssuer"])),
-        direct("direct: time is over", Shown::Expired, Told::Admin(&["TLS with", "expired"])),
+        direct("direct: nobody vouches", Shown::Untrusted, UNTRUSTED),
+        direct("direct: time is over", Shown::Expired, EXPIRED),
         direct("direct: another name", Shown::OtherName, Told::Admin(&["TLS with", "elsewhere.test"])),
         account("no TLS where it has to be", Way::Direct, &[say(STREAM)], Told::Admin(&["TLS with"])),
         account("TLS that is only noise", Way::Direct, &[Act::Flood("\u{16}\u{3}\u{3}#")], Told::Admin(&["TLS with"])),
@@ -272,19 +287,9 @@ fn downgrade() -> Vec<Case> {
         ),
         account("features behind <proceed/>", Way::StartTls, &injected(offer), INJECTED),
         account("a space behind <proceed/>", Way::StartTls, &injected(" "), INJECTED),
-        account(
-            "only PLAIN, not verified",
-            Way::Unverified,
-            plain,
-            Told::Admin(&["neither SCRAM", "over verified TLS"]),
-        ),
-        account("nothing to log in by", Way::Direct, &secured(&[], &[]), Told::Admin(&["neither SCRAM"])),
-        account(
-            "only what is weak",
-            Way::Direct,
-            &secured(&["DIGEST-MD5", "X-PLAIN", "ANONYMOUS"], &[]),
-            Told::Admin(&["neither SCRAM"]),
-        ),
+        account("only PLAIN, not verified", Way::Unverified, plain, NO_LOGIN),
+        account("nothing to log in by", Way::Direct, &secured(&[], &[]), NO_LOGIN),
+        account("only what is weak", Way::Direct, &secured(&["DIGEST-MD5", "X-PLAIN", "ANONYMOUS"], &[]), NO_LOGIN),
     ]
 }
 
@@ -314,6 +319,149 @@ fn sasl() -> Vec<Case> {
         case("a challenge without salt", first("r=@x,i=4096"), NO_SASL),
         case("an empty challenge", first(""), NO_SASL),
         case("the same challenge again", last("challenge", CHALLENGE), UNPROVEN),
+    ]
+}
+
+/// Features with SASL2, and the client's `<authenticate/>` came.
+fn authenticated(mechanism: &str, more: &[Act]) -> Vec<Act> {
+    let features = format!(
+        "<stream:features><authentication xmlns='urn:xmpp:sasl:2'><mechanism>{mechanism}</mechanism><inline>\
+         <bind xmlns='urn:xmpp:bind:0'/><fast xmlns='urn:xmpp:fast:0'><mechanism>HT-SHA-256-NONE</mechanism></fast>\
+         </inline></authentication></stream:features>"
+    );
+    let begin = [Act::Tls(Shown::Good), Act::Hear("<stream:stream"), Act::Hear(">"), say(STREAM), say(&features)];
+    [&begin, &[Act::Hear("</initial-response>")][..], more].concat()
+}
+
+/// SASL2's success with this inside, and what came with it in the same write.
+fn success2(address: &str, inside: &str, behind: &str) -> Act {
+    let address = format!("<authorization-identifier>{address}</authorization-identifier>");
+    let bound = "<bound xmlns='urn:xmpp:bind:0'/>";
+    say(&format!("<success xmlns='urn:xmpp:sasl:2'>{address}{inside}{bound}</success>{behind}"))
+}
+
+const OURSELVES: &str = "webstatus0@example.test/7";
+const HER: &str = "<presence from='alice@example.test/a'/><iq type='result' id='q1' from='alice@example.test'>\
+    <query xmlns='jabber:iq:last' seconds='0'/></iq><iq type='result' id='q4' from='example.test'/>";
+const REFUSED: &str = "<presence from='bob@example.test' type='unsubscribed'/>";
+
+fn sasl2() -> Vec<Case> {
+    let forged = "<additional-data>dj1ybUY5cHFWOFM3c3VBb1pXamE0ZEpSa0ZzS1E9</additional-data>";
+    let scram = |more: &[Act]| {
+        let challenge = [Act::Challenge2(CHALLENGE), Act::Hear("</response>")];
+        authenticated("SCRAM-SHA-1", &[&challenge, more].concat())
+    };
+    let token = "<token xmlns='urn:xmpp:fast:0' token='secret-token' expiry='2040-01-01T00:00:00Z'/>";
+    let case = |name, acts: &[Act], told| account(name, Way::Direct, acts, told);
+    let plain = |name, text: &str, address| {
+        let acts = authenticated("PLAIN", &[Act::Hear("urn:xmpp:ping"), success2(address, "", ""), say(text)]);
+        Case { unsaid: &[], ..account(name, Way::Direct, &acts, NOTHING_ABOUT_HER) }
+    };
+    vec![
+        case("SASL2: success without a signature", &scram(&[success2(OURSELVES, "", HER)]), UNPROVEN),
+        case("SASL2: a forged signature", &scram(&[success2(OURSELVES, forged, HER)]), UNPROVEN),
+        case("SASL2: success at once", &authenticated("SCRAM-SHA-1", &[success2(OURSELVES, forged, HER)]), UNPROVEN),
+        case(
+            "SASL2: it wants more than a password",
+            &scram(&[say("<continue xmlns='urn:xmpp:sasl:2'><tasks><task>TOTP</task></tasks></continue>")]),
+            Told::Admin(&["the server did not send a SASL message where it had to"]),
+        ),
+        plain("SASL2: a challenge after success", "<challenge xmlns='urn:xmpp:sasl:2'/><message/>", OURSELVES),
+        plain(
+            "SASL2: the address of somebody else",
+            "<presence from='alice@example.test/a' to='mallory@example.test/7'/>",
+            "mallory@example.test/7",
+        ),
+        Case {
+            first: authenticated("PLAIN", &[Act::Hear("urn:xmpp:ping"), success2(OURSELVES, token, REFUSED)]),
+            unsaid: &["secret-token"],
+            ..case(
+                "FAST: a server that does not have the token",
+                &authenticated("PLAIN", &[Act::Hear("urn:xmpp:ping"), success2(OURSELVES, forged, HER)]),
+                UNPROVEN,
+            )
+        },
+    ]
+}
+
+/// What was offered before is not offered again.
+fn changes() -> Vec<Case> {
+    let gone = [
+        &secured(&["DIGEST-MD5"], &[])[..],
+        &[say("<failure xmlns='urn:xmpp:sasl:2'><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></failure>")],
+    ];
+    vec![
+        Case {
+            first: authenticated("PLAIN", &[Act::Hear("urn:xmpp:ping"), success2(OURSELVES, "", REFUSED)]),
+            unsaid: &[],
+            ..account("no SASL2 any more", Way::Direct, &gone.concat(), NO_LOGIN)
+        },
+        Case {
+            first: scram(&[Act::Close]),
+            ..account(
+                "only PLAIN any more",
+                Way::Direct,
+                &secured(&["PLAIN"], &[]),
+                Told::Admin(&["the server offers only PLAIN now, and offered SCRAM-SHA-1 before"]),
+            )
+        },
+        Case {
+            first: open(&[say("<message from='mallory@example.test' to='presence0.example.test'>\
+                 <privilege xmlns='urn:xmpp:privilege:2'><perm access='roster' type='both'/></privilege></message>\
+                 <message from='elsewhere.test' to='presence0.example.test'>\
+                 <privilege xmlns='urn:xmpp:privilege:2'><perm access='roster' type='both'/></privilege></message>\
+                 <presence from='bob@example.test' type='unsubscribed' to='OURS'/>")]),
+            unsaid: &["jabber:iq:roster"],
+            ..component("rosters opened by those who have none", &open(&[say("<message/>")]), NOTHING_ABOUT_HER)
+        },
+    ]
+}
+
+/// Many people at once: what is said to them has bounds, and so has what is kept of them.
+fn crowds() -> Vec<Case> {
+    let crowd = |stanza: &str| {
+        let stanzas: String = (0..3000).map(|number| stanza.replace('#', &number.to_string())).collect();
+        open(&[say(&stanzas)])
+    };
+    let case = |name, stanza: &str, at_most| Case {
+        at_most,
+        timeout: Duration::from_secs(5),
+        ..component(name, &crowd(stanza), NOTHING_ABOUT_HER)
+    };
+    vec![
+        case(
+            "requests of strangers",
+            "<presence type='subscribe' from='m#@elsewhere.test' to='presence0.example.test'/>",
+            ("type='subscribed'", 0),
+        ),
+        case(
+            "requests of ours",
+            "<presence type='subscribe' from='m#@example.test' to='presence0.example.test'/>",
+            ("type='subscribed'", 200),
+        ),
+        case(
+            "messages of strangers",
+            "<message from='m#@elsewhere.test' to='presence0.example.test'><body>off</body></message>",
+            ("<message", 0),
+        ),
+        case(
+            "messages of ours",
+            "<message from='m#@example.test' to='presence0.example.test'><body>help</body></message>",
+            ("<message", 200),
+        ),
+        case(
+            "messages of one of ours",
+            "<message from='mallory@example.test' to='presence0.example.test'><body>help #</body></message>",
+            ("<message", 20),
+        ),
+        Case {
+            linger: "always",
+            ..case(
+                "people nobody asked about",
+                "<presence from='m#@example.test/a' to='presence0.example.test'><status>#</status></presence>",
+                ("probe", 1),
+            )
+        },
     ]
 }
 

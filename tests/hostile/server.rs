@@ -14,10 +14,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use tempfile::TempDir;
 
 use crate::rig::certificate::Certificate;
-use crate::rig::leash::directory;
 use crate::rig::xmpp::DOMAIN;
 use crate::rig::{PATIENCE, certificate};
 
@@ -30,6 +28,8 @@ pub enum Act {
     Say(String),
     /// A SASL element whose data is this; `@` stands for the client's nonce.
     Sasl(&'static str, String),
+    /// The same for SASL2 (XEP-0388), where it is a challenge.
+    Challenge2(&'static str),
     /// The same again and again until the client goes; `#` stands for a number.
     Flood(&'static str),
     /// A byte each second.
@@ -53,50 +53,41 @@ pub enum Shown {
 impl Shown {
     /// The file that the client is to trust, beside what the system trusts where there is none.
     pub fn authority(self) -> Option<PathBuf> {
-        (self != Shown::Untrusted).then(|| certificates().join(self.folder()).join("ca.pem"))
+        (self != Shown::Untrusted).then(|| self.certificate().authority.clone())
     }
 
-    fn folder(self) -> &'static str {
+    fn certificate(self) -> &'static Certificate {
+        let certificates = certificates();
         match self {
-            Shown::Good => "good",
-            Shown::Untrusted => "untrusted",
-            Shown::Expired => "expired",
-            Shown::OtherName => "other",
+            Shown::Good => &certificates.good,
+            Shown::Untrusted => &certificates.untrusted,
+            Shown::Expired => &certificates.expired,
+            Shown::OtherName => &certificates.other,
         }
     }
 }
 
-/// All certificates, made once.
-fn certificates() -> &'static Path {
-    static MADE: OnceLock<TempDir> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
-        let dir = directory("certificates");
-        for shown in [Shown::Good, Shown::Untrusted, Shown::Expired, Shown::OtherName] {
-            let folder = dir.path().join(shown.folder());
-            std::fs::create_dir(&folder).expect("the directory is ours");
-            match shown {
-                Shown::Expired => make_expired(&folder, DOMAIN),
-                Shown::OtherName => certificate::make(&folder, "elsewhere.test"),
-                Shown::Good | Shown::Untrusted => certificate::make(&folder, DOMAIN),
-            };
-        }
-        dir
-    });
-    made.path()
+struct Certificates {
+    good: Certificate,
+    untrusted: Certificate,
+    expired: Certificate,
+    other: Certificate,
 }
 
-/// As [`certificate::make`], but its time is over: it was good for one day of 2020.
-fn make_expired(dir: &Path, domain: &str) -> Certificate {
-    let made = certificate::make(dir, domain);
-    // `openssl x509` makes none that begins in the past.
-    let text = "[ca]\ndefault_ca=here\n[here]\ndatabase=index\nnew_certs_dir=.\nrand_serial=yes\ndefault_md=sha256\n\
-                policy=names\n[names]\ncommonName=supplied\n";
-    std::fs::write(dir.join("ca.conf"), text).expect("the directory is ours");
-    std::fs::write(dir.join("index"), "").expect("the directory is ours");
-    let days = "-startdate 20200101000000Z -enddate 20200102000000Z";
-    let files = "-cert ca.pem -keyfile ca.key -in request.pem -out certificate.pem -extfile extensions";
-    certificate::openssl(dir, &format!("ca -batch -notext -config ca.conf {days} {files}"));
-    made
+/// All of them, made once.
+fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("certificates");
+        let strange = dir.join("untrusted");
+        std::fs::create_dir_all(&strange).expect("a writable directory");
+        Certificates {
+            good: certificate::make(&dir, DOMAIN),
+            untrusted: certificate::make(&strange, DOMAIN),
+            expired: certificate::expired(&dir, "expired", &[DOMAIN]),
+            other: certificate::signed(&dir, "other", &["elsewhere.test"], ""),
+        }
+    })
 }
 
 /// What the connections have been told, and how many of them are open.
@@ -113,13 +104,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Every connection gets the same acts.
-    pub fn start(acts: Vec<Act>) -> Server {
+    /// Every connection gets the same acts, but for the first one where `first` has any.
+    pub fn start(first: Vec<Act>, acts: Vec<Act>) -> Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let server = Server { port: listener.local_addr().expect("bound").port(), book: Arc::default() };
         let book = server.book.clone();
         thread::spawn(move || {
-            for client in listener.incoming() {
+            for (number, client) in listener.incoming().enumerate() {
+                let acts = if number == 0 && !first.is_empty() { &first } else { &acts };
                 let (acts, book) = (acts.clone(), book.clone());
                 on(&book, |book| (book.open, book.ever) = (book.open + 1, book.ever + 1));
                 thread::spawn(move || {
@@ -136,6 +128,11 @@ impl Server {
     /// Somebody came, and all have gone.
     pub fn is_left(&self) -> bool {
         on(&self.book, |book| book.ever > 0 && book.open == 0)
+    }
+
+    /// How many connections there were.
+    pub fn visits(&self) -> usize {
+        on(&self.book, |book| book.ever)
     }
 
     /// All that clients have said in clear, or behind our TLS.
@@ -174,6 +171,10 @@ impl Talk {
                 Act::Hear(mark) => self.hear(mark)?,
                 Act::Say(text) => self.say(text.replace("OURS", &self.address()).as_bytes())?,
                 Act::Sasl(element, data) => self.sasl(element, &data)?,
+                Act::Challenge2(data) => {
+                    let data = BASE64.encode(data.replace('@', &self.nonce()));
+                    self.say(format!("<challenge xmlns='urn:xmpp:sasl:2'>{data}</challenge>").as_bytes())?;
+                }
                 Act::Flood(text) => self.flood(text)?,
                 Act::Drip(text) => self.drip(text)?,
                 Act::Tls(shown) => self.secure(shown)?,
@@ -223,9 +224,10 @@ impl Talk {
         self.say(format!("<{element} xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{data}</{element}>").as_bytes())
     }
 
-    /// The client's (RFC 5802, 5.1), out of its `<auth/>` if that was heard last.
+    /// The client's (RFC 5802, 5.1), out of its `<auth/>` or `<initial-response/>` if that was heard last.
     fn nonce(&self) -> String {
-        let data = self.last.strip_suffix("</auth>").and_then(|text| text.rsplit('>').next()).unwrap_or_default();
+        let said = ["</auth>", "</initial-response>"].into_iter().find_map(|end| self.last.strip_suffix(end));
+        let data = said.and_then(|text| text.rsplit('>').next()).unwrap_or_default();
         let message = String::from_utf8(BASE64.decode(data).unwrap_or_default()).unwrap_or_default();
         message.split(",r=").nth(1).unwrap_or_default().to_owned()
     }
@@ -253,9 +255,9 @@ impl Talk {
     }
 
     fn secure(&mut self, shown: Shown) -> io::Result<()> {
-        let folder = certificates().join(shown.folder());
-        let chain = vec![CertificateDer::from_pem_file(folder.join("certificate.pem")).expect("openssl made it")];
-        let key = PrivateKeyDer::from_pem_file(folder.join("key.pem")).expect("openssl made it");
+        let certificate = shown.certificate();
+        let chain = vec![CertificateDer::from_pem_file(&certificate.chain).expect("openssl made it")];
+        let key = PrivateKeyDer::from_pem_file(&certificate.key).expect("openssl made it");
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));

@@ -132,6 +132,9 @@ impl Errands {
         if self.sent.get(id).is_some_and(expected)
             && let Some(sent) = self.sent.remove(id)
         {
+            if sent.to == self.home {
+                self.home_spoke();
+            }
             self.reply(sent, outcome, now);
         }
     }

@@ -65,6 +65,20 @@ impl Errands {
         self.requests.settled(now)
     }
 
+    /// Our own server has left a ping unanswered and said nothing else: true if the connection is dead. COMPAT:
+    /// ejabberd 24 with mod_privilege drops every IQ of a component. Whoever answers no ping in the next session either
+    /// is such a server; a connection to it is left to TCP.
+    pub fn is_dead_by_silence(&mut self) -> bool {
+        !std::mem::replace(&mut self.facts.server_mut(self.home.as_str()).mute, true)
+    }
+
+    /// An IQ of ours came back from our own server.
+    pub(super) fn home_spoke(&mut self) {
+        if self.facts.server(self.home.as_str()).mute {
+            self.facts.server_mut(self.home.as_str()).mute = false;
+        }
+    }
+
     fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
         // A host's silence means the same on every server.
         let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };

@@ -15,6 +15,7 @@ use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
 use crate::probe::lease::Lease;
 use crate::probe::relay::{Caller, QUESTIONS, Relay};
 use crate::probe::session::Session;
+use crate::probe::stream::Fault;
 use crate::probe::talk::Talk;
 use crate::probe::{Answer, Clock, Consent, Failure, Why};
 
@@ -91,8 +92,10 @@ impl Task {
             let Err(failure) = self.session(house).await else { return Ok(()) };
             let pause = CONFLICT_PAUSE * 2_u32.pow(conflicts);
             match &failure {
-                // It was only old: what is still in hand goes into a new one.
-                Failure::StreamEnded(_) | Failure::Flood if self.answered > 0 => {
+                // It was only old, or a stranger's stanza was too much: what is still in hand goes into a new one.
+                Failure::StreamEnded(_) | Failure::Flood | Failure::Stream(Fault::TooLarge | Fault::TooDeep)
+                    if self.answered > 0 =>
+                {
                     log::info!("{}: {failure}", self.identity.jid);
                     self.waiting.values_mut().for_each(|errand| errand.noted = false);
                     if self.waiting.is_empty() {
@@ -199,7 +202,11 @@ impl Task {
                 self.ended(opened);
                 return Ok(());
             }
-            let knock = self.manner.linger.is_none().then(|| talk.heard.max(knocked) + KEEP_ALIVE);
+            let knock = self
+                .manner
+                .linger
+                .is_none()
+                .then(|| talk.heard.map_or(knocked, |heard| heard.max(knocked)) + KEEP_ALIVE);
             if talk.session.is_open() && idle && knock.is_some_and(|knock| knock <= now) {
                 knocked = now;
                 self.knock(now);
@@ -282,15 +289,16 @@ impl Task {
 
     /// Hands out what is ready; true if anything was.
     fn deliver(&mut self, talk: &mut Talk<'_>, now: Instant) -> Result<bool, Failure> {
-        let (mut is_dead, mut any) = (false, false);
+        let (mut is_unheard, mut any) = (false, false);
         for (id, answer) in talk.session.answers(now) {
             self.answered += usize::from(talk.logged_in);
             any = true;
             let Some(errand) = self.waiting.remove(&id) else { continue };
-            // Our own server would have answered its ping: this connection is dead, and the next question wants a
+            // Our own server would have answered its ping: this connection may be dead, and the next question wants a
             // new one. Not if anything came in since, or if there was little time to answer.
-            let put_at = errand.put_at.filter(|put_at| talk.heard < *put_at && answer == Err(Failure::Silent));
-            is_dead |= put_at.is_some_and(|put_at| now - put_at + 2 * MARGIN >= self.identity.timeout);
+            let unheard = |put_at: &Instant| talk.heard.is_none_or(|heard| heard < *put_at);
+            let put_at = errand.put_at.filter(|put_at| unheard(put_at) && answer == Err(Failure::Silent));
+            is_unheard |= put_at.is_some_and(|put_at| now - put_at + 2 * MARGIN >= self.identity.timeout);
             if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
                 self.pending.settle(&self.identity.jid, errand.question.jid());
             }
@@ -315,6 +323,7 @@ impl Task {
             }
             errand.answer(consent.map(Finding::Consent).map_err(Unasked::now));
         }
+        let is_dead = is_unheard && talk.session.is_open() && talk.session.errands().is_dead_by_silence();
         if is_dead { Err(Failure::Silent) } else { Ok(any) }
     }
 

@@ -11,11 +11,13 @@ use super::*;
 use crate::config::{self, ServerKind};
 use crate::probe::Why;
 use crate::probe::backoff::REFUSED;
+use crate::probe::stream::{PASSED_DEPTH_LIMIT, STANZA_LIMIT, TOKEN_LIMIT};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
                       xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
 const LONG: Duration = Duration::from_secs(20);
 const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
+const PING_AT_HOME: &str = "to='example.com' type='get'><ping";
 
 fn component(port: u16) -> Identity {
     component_within(port, 20)
@@ -55,6 +57,23 @@ async fn read_until(socket: &mut TcpStream, end: &str) -> String {
         assert!(socket.read_buf(&mut read).await.expect("an open connection") > 0, "closed before {end}");
     }
     String::from_utf8_lossy(&read).into_owned()
+}
+
+/// A server's end of a session that it has let in, whatever is asked.
+async fn let_in(server: &TcpListener) -> TcpStream {
+    let (mut socket, _) = server.accept().await.expect("a connection");
+    socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+    read_until(&mut socket, "</handshake>").await;
+    socket.write_all(b"<handshake/>").await.expect("an open connection");
+    socket
+}
+
+/// The answer to the ping that `asked` ends in.
+fn pong(asked: &str) -> String {
+    let ping = asked.rsplit_once("<iq ").map(|(_, ping)| ping.replace("type='get'", "")).expect("a ping");
+    let id = ping.split('\'').skip_while(|part| !part.ends_with("id=")).nth(1).expect("an id");
+    let to = ping.split('\'').nth(1).expect("a sender");
+    format!("<iq from='example.com' to='{to}' id='{id}' type='result'/>")
 }
 
 /// Days of service may lie between two failures: the second is not punished for the first.
@@ -107,12 +126,8 @@ async fn a_silent_server_abroad_is_no_dead_connection() {
     let (answer, mut socket) = tokio::join!(ask("bob@example.com"), serve);
     assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
     let serve = async {
-        let asked = read_until(&mut socket, "to='example.com' type='get'><ping").await;
-        let ping = asked.rsplit_once("<iq ").map(|(_, ping)| ping.replace("type='get'", "")).expect("a ping");
-        let id = ping.split('\'').skip_while(|part| !part.ends_with("id=")).nth(1).expect("an id");
-        let to = ping.split('\'').nth(1).expect("a sender");
-        let pong = format!("<iq from='example.com' to='{to}' id='{id}' type='result'/>");
-        socket.write_all(pong.as_bytes()).await.expect("an open connection");
+        let asked = read_until(&mut socket, PING_AT_HOME).await;
+        socket.write_all(pong(&asked).as_bytes()).await.expect("an open connection");
     };
     let (answer, ()) = tokio::join!(ask("eve@example.net"), serve);
     assert_eq!(answer.expect_err("nobody said anything").failure, Failure::Silent);
@@ -123,6 +138,35 @@ async fn a_silent_server_abroad_is_no_dead_connection() {
     };
     let (answer, ()) = tokio::join!(ask("bob@example.com"), again);
     assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "by the same session");
+}
+
+/// Anybody may send us a stanza that cannot be read through. It costs a session, and nobody his answer.
+#[tokio::test]
+async fn a_monstrous_stanza_of_a_stranger_fails_nobody() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::default());
+    let refuse = async || {
+        let mut socket = greet(&server).await;
+        socket.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+        socket
+    };
+    let ask = || prober.ask(bob(), within(LONG));
+    let (answer, mut socket) = tokio::join!(ask(), refuse());
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    let deep = "<a>".repeat(PASSED_DEPTH_LIMIT + 1);
+    let long = format!("<message from='eve@example.net' id='{}'", "x".repeat(TOKEN_LIMIT * 2));
+    let wide = format!("<message {}", "a='b' ".repeat(STANZA_LIMIT));
+    for (name, monster) in [("deep", deep), ("long", long), ("wide", wide)] {
+        let serve = async {
+            read_until(&mut socket, "xmpp:ping").await;
+            // It may be given up in the middle of it.
+            let _ = socket.write_all(monster.as_bytes()).await;
+            refuse().await
+        };
+        let (answer, other) = tokio::join!(ask(), serve);
+        assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "{name}");
+        socket = other;
+    }
 }
 
 /// A server that answers every question of every session, one session after the other, and counts them.
@@ -188,6 +232,10 @@ async fn serve_session(socket: &mut TcpStream, counts: &Mutex<Vec<usize>>) {
 
 fn user(number: usize) -> BareJid {
     BareJid::new(&format!("user{number}@example.com")).expect("a bare JID")
+}
+
+fn always() -> Manner {
+    Manner { opening: Opening::Always, ..Manner::default() }
 }
 
 fn meeting_in(directory: &Path) -> Manner {
@@ -423,15 +471,9 @@ async fn a_restart_forgets_no_failure() {
 async fn a_session_that_is_always_held() {
     let (listener, port) = listen().await;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let always = || Manner { opening: Opening::Always, ..meeting_in(directory.path()) };
+    let always = || Manner { directory: Some(directory.path().to_owned()), ..always() };
     let (first, first_task) = Prober::spawn(component(port), always());
-    let header = async || {
-        let (mut socket, _) = listener.accept().await.expect("a connection");
-        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
-        read_until(&mut socket, "</handshake>").await;
-        socket.write_all(b"<handshake/>").await.expect("an open connection");
-        socket
-    };
+    let header = || let_in(&listener);
     let broken = timeout_at(within(LONG), header()).await.expect("opened without a question");
     drop(broken);
     let mut again = timeout_at(within(LONG), header()).await.expect("opened again");
@@ -448,20 +490,59 @@ async fn a_session_that_is_always_held() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_always_held_notices_a_dead_connection() {
     let (listener, port) = listen().await;
-    let (_prober, _task) =
-        Prober::spawn(component_within(port, 2), Manner { opening: Opening::Always, ..Manner::default() });
+    let (_prober, _task) = Prober::spawn(component_within(port, 2), always());
     for round in 0..2 {
-        let (mut socket, _) = listener.accept().await.expect("a connection");
-        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
-        read_until(&mut socket, "</handshake>").await;
-        socket.write_all(b"<handshake/>").await.expect("an open connection");
-        let begun = Instant::now();
-        read_until(&mut socket, "xmpp:ping").await;
-        let pause = begun.elapsed().as_secs();
-        assert!((59..=62).contains(&pause), "round {round}: {pause} s");
+        let mut socket = let_in(&listener).await;
+        for asked in 0..2 {
+            let begun = Instant::now();
+            let ping = read_until(&mut socket, PING_AT_HOME).await;
+            let pause = begun.elapsed().as_secs();
+            assert!((59..=62).contains(&pause), "round {round}: {pause} s");
+            if asked == 0 {
+                socket.write_all(pong(&ping).as_bytes()).await.expect("an open connection");
+            }
+        }
         // Not a word; the connection is given up.
         while socket.read(&mut [0; 1000]).await.is_ok_and(|read| read > 0) {}
     }
+}
+
+/// COMPAT: ejabberd 24 with mod_privilege drops every IQ of a component.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_no_ping_is_not_given_up_again_and_again() {
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component_within(port, 2), always());
+    let mut first = let_in(&listener).await;
+    while first.read(&mut [0; 1000]).await.is_ok_and(|read| read > 0) {}
+    let mut socket = let_in(&listener).await;
+    for _ in 0..5 {
+        read_until(&mut socket, PING_AT_HOME).await;
+    }
+    let serve = async {
+        let asked = read_until(&mut socket, PING_AT_HOME).await;
+        assert!(asked.contains("to='bob@example.com'"), "{asked}");
+        let answer = ANSWER.strip_prefix("<handshake/>").expect("it begins so");
+        socket.write_all(answer.as_bytes()).await.expect("an open connection");
+    };
+    let (answer, ()) = tokio::join!(prober.ask(bob(), within(LONG)), serve);
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused), "by the same session");
+    // Once it has answered a ping after all, its silence means something again.
+    let ping = read_until(&mut socket, PING_AT_HOME).await;
+    socket.write_all(pong(&ping).as_bytes()).await.expect("an open connection");
+    while socket.read(&mut [0; 1000]).await.is_ok_and(|read| read > 0) {}
+    let_in(&listener).await;
+}
+
+/// It takes the login, and that is the last that is heard of it: somebody who waited for nothing has to be told.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_nothing_after_the_login_fails_the_session() {
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component_within(port, 2), Manner::default());
+    let ask = || prober.ask(bob(), within(Duration::from_secs(2)));
+    let (unasked, _socket) = tokio::join!(ask(), let_in(&listener));
+    assert_eq!(unasked.map_err(|unasked| unasked.failure), Err(Failure::Silent));
+    let unasked = ask().await.expect_err("the session has just failed");
+    assert_eq!((unasked.attempt, unasked.retry_after.as_millis().div_ceil(1000)), (Attempt::PutOff, 1));
 }
 
 /// Having waited for others nearly to the end is not the server's fault.
