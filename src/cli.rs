@@ -148,7 +148,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::ConfigExample => write!(out, "{}", config::example()).map_err(Failed::from),
         Command::ConfigReference => write!(out, "{}", config::reference()).map_err(Failed::from),
         Command::Serve(addresses) => serve::serve(file, &addresses),
-        Command::Get(query) => configured(file).and_then(as_owner).and_then(|config| get::get(config, query)),
+        Command::Get(query) => {
+            // The log file is to be his who writes it at other times.
+            let config = loaded(file).and_then(as_owner).and_then(logging);
+            config.and_then(|config| get::get(config, query))
+        }
         Command::Probe(jids) => {
             configured_quietly(file).and_then(as_owner).and_then(|config| probe::probe(&config, &jids, out))
         }
@@ -245,7 +249,10 @@ fn jids(values: Vec<OsString>) -> Result<Vec<BareJid>, Misuse> {
 }
 
 fn configured(file: Option<PathBuf>) -> Result<Config, Failed> {
-    let config = loaded(file)?;
+    loaded(file).and_then(logging)
+}
+
+fn logging(config: Config) -> Result<Config, Failed> {
     crate::logging::start(&config.log)?;
     Ok(config)
 }

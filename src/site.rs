@@ -10,10 +10,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::access;
 use crate::cache::{Cache, Found, Renewal, wall_clock};
 use crate::config::{Config, Identity};
 use crate::presence::{Presence, State};
 use crate::probe::Event;
+use crate::probe::choices::Choices;
 use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
 use crate::render::picture::Icons;
@@ -38,6 +40,7 @@ pub struct Site {
     icons: Arc<Icons>,
     cache: Arc<Cache>,
     probers: Vec<(String, Prober)>,
+    choices: Choices,
 }
 
 /// The tasks of a site: they end by themselves once it is dropped.
@@ -54,14 +57,15 @@ impl Site {
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
             let (news, heard) = unbounded_channel();
-            tokio::spawn(follow(heard, cache.clone(), identity.clone()));
+            tokio::spawn(follow(heard, cache.clone(), identity.clone(), config.clone()));
             let news = Some(news);
             let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, probers }, Sessions(tasks))
+        let choices = Choices::new(directory.as_deref());
+        (Site { config, icons: Arc::new(icons), cache, probers, choices }, Sessions(tasks))
     }
 
     /// The answer to one request.
@@ -72,7 +76,8 @@ impl Site {
 
     async fn find(&self, identity: &Identity, jid: BareJid, deadline: Instant) -> Found {
         let prober = self.probers.iter().find(|(name, _)| *name == identity.name).map(|(_, prober)| prober.clone());
-        let (asked, identity) = (jid.clone(), identity.clone());
+        let (asked, us) = (jid.clone(), identity.jid.clone());
+        let identity = identity.clone();
         let lookup = || async move {
             let prober = prober.ok_or(Duration::from_secs(1))?;
             let answer = prober.ask(asked.clone(), deadline).await;
@@ -81,14 +86,21 @@ impl Site {
                 unasked.retry_after
             })
         };
-        self.cache.find(&jid, deadline, lookup).await
+        match self.cache.find(&jid, deadline, lookup).await {
+            // Whatever was known before he said so, and whichever process heard him.
+            Found::Known { presence, age } => Found::Known { presence: self.choices.of(&us, &jid).of(presence), age },
+            nothing => nothing,
+        }
     }
 }
 
 /// Keeps the cache up with what a session hears by itself; it ends with the session's task.
-async fn follow(mut news: UnboundedReceiver<Event>, cache: Arc<Cache>, identity: Identity) {
+async fn follow(mut news: UnboundedReceiver<Event>, cache: Arc<Cache>, identity: Identity, config: Config) {
+    // Another identity may speak for somebody who tells us something, and have another consent of his.
+    let is_ours = |jid: &BareJid| access::serving(&config, jid).is_some_and(|serving| serving.name == identity.name);
     while let Some(event) = news.recv().await {
         match event {
+            Event::Changed(jid, _) | Event::Consented(jid) | Event::Order(jid, _) if !is_ours(&jid) => {}
             Event::Changed(jid, presence) => cache.update(&jid, told(&identity, presence)),
             Event::Order(jid, Order::Off) => cache.update(&jid, Presence::bare(State::Forbidden)),
             Event::Consented(jid) | Event::Order(jid, Order::On | Order::TextOff | Order::Coarse) => cache.forget(&jid),

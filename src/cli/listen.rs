@@ -37,7 +37,13 @@ pub fn listen(config: &Config, time: Option<Duration>, out: Out<'_>) -> Result<(
                 news: Some(news.clone()),
                 ..Manner::of_command(directory.clone())
             };
-            let (prober, task) = Prober::spawn(Identity { accept_subscriptions: true, ..identity.clone() }, manner);
+            if !identity.accept_subscriptions {
+                let us = &identity.jid;
+                writeln!(out, "{us}: takes no offers: accept_subscriptions = yes in its section of the configuration")?;
+                all_held = false;
+                continue;
+            }
+            let (prober, task) = Prober::spawn(identity.clone(), manner);
             all_held &= begin(identity, &prober, steps, out).await?;
             held.push((prober, task));
         }

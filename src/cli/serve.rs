@@ -97,8 +97,10 @@ async fn leave(sessions: Sessions) {
     }
     // Apache ends a process that outlives its output: what is in hand is done all the same.
     let _deaf = signal(SignalKind::terminate());
+    // COMPAT: under mod_cgid, input and output are one socket.
+    let nowhere = File::options().read(true).write(true).open("/dev/null");
     let silenced =
-        File::options().write(true).open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?));
+        nowhere.and_then(|null| Ok(rustix::stdio::dup2_stdout(&null).and(rustix::stdio::dup2_stdin(&null))?));
     if let Err(error) = silenced {
         log::debug!("the output stays open: {error}");
     }

@@ -26,12 +26,13 @@ pub fn open(directory: Option<&Path>, uid: u32) -> Result<PathBuf, Unusable> {
         rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => because(Why::NotADirectory),
         e => failed(e),
     })?;
-    close_to_others(folder.as_fd(), uid).map_err(because)?;
+    let is_empty = std::fs::read_dir(path).map_err(|e| because(Why::Failed(e.kind())))?.next().is_none();
+    close_to_others(folder.as_fd(), uid, is_empty).map_err(because)?;
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
     Ok(path.to_owned())
 }
 
-fn close_to_others(folder: impl AsFd, uid: u32) -> Result<(), Why> {
+fn close_to_others(folder: impl AsFd, uid: u32, is_empty: bool) -> Result<(), Why> {
     let stat = rustix::fs::fstat(&folder).map_err(|e| Why::Failed(e.kind()))?;
     let mode = Mode::from_raw_mode(stat.st_mode);
     if stat.st_uid != uid {
@@ -42,6 +43,10 @@ fn close_to_others(folder: impl AsFd, uid: u32) -> Result<(), Why> {
         return Err(Why::Writable { mode: mode.bits() });
     }
     if mode.intersects(Mode::RWXG | Mode::RWXO) {
+        // Somebody else uses it, as /var/lib is used by everybody: it must not be closed to him.
+        if !is_empty {
+            return Err(Why::InUse { mode: mode.bits() });
+        }
         rustix::fs::fchmod(&folder, Mode::RWXU).map_err(|e| Why::Failed(e.kind()))?;
     }
     Ok(())
@@ -68,6 +73,10 @@ pub enum Why {
     Writable {
         mode: u32,
     },
+    /// Open to others, and there are files in it.
+    InUse {
+        mode: u32,
+    },
     Failed(io::ErrorKind),
 }
 
@@ -82,6 +91,9 @@ impl fmt::Display for Unusable {
             Why::NotADirectory => write!(f, "{path} is not a directory (links are not followed)"),
             Why::Foreign { owner, uid } => write!(f, "{path} belongs to user {owner}, not to user {uid}"),
             Why::Writable { mode } => write!(f, "others may write in {path} (mode {mode:04o})"),
+            Why::InUse { mode } => {
+                write!(f, "{path} is open to others (mode {mode:04o}) and has files in it: it wants one of its own")
+            }
             Why::Failed(kind) => write!(f, "{path} cannot be used: {kind}"),
         }
     }

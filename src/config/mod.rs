@@ -95,13 +95,17 @@ impl Identity {
         self.jid.node().is_none()
     }
 
-    /// The domain of our own server: the first plain name of `domains`, else what the JID says.
+    /// The domain of our own server: an account's own, for a component the first plain name of `domains`.
     pub fn home(&self) -> BareJid {
+        let own = BareJid::from_parts(None, self.jid.domain());
+        if !self.is_component() {
+            return own;
+        }
         let plain = self.domains.iter().find_map(|pattern| match pattern {
             DomainPattern::Exactly(domain) => BareJid::new(domain).ok(),
             DomainPattern::Below(_) => None,
         });
-        plain.unwrap_or_else(|| BareJid::from_parts(None, self.jid.domain()))
+        plain.unwrap_or(own)
     }
 
     /// Where to connect, with the port where it is not a Unix socket; `None` where DNS SRV decides (RFC 6120, 3.2),

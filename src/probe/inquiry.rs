@@ -12,6 +12,7 @@ use xmpp_parsers::disco::DiscoInfoResult;
 use xmpp_parsers::minidom::Element;
 
 use super::stanza::{Condition, made_by_server};
+use super::watch::CLIENTS;
 use super::{Answer, Failure, Why};
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, Rule, State, Texts};
@@ -170,6 +171,7 @@ impl Inquiry {
     pub fn available(&mut self, resource: Resource, now: Instant) {
         self.sign(now);
         self.resources.retain(|known| known.name != resource.name);
+        self.resources.truncate(CLIENTS - 1);
         self.resources.push(resource);
     }
 
@@ -178,6 +180,7 @@ impl Inquiry {
     pub fn pushed(&mut self, resource: Resource, now: Instant) {
         self.sign(now);
         self.pushed.retain(|known| known.name != resource.name);
+        self.pushed.truncate(CLIENTS - 1);
         self.pushed.push(resource);
     }
 

@@ -2,9 +2,9 @@
 //! of a component, ejabberd accepts it and scatters the replies. The place of that file is also that of everything else
 //! that the processes of one identity share.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jid::BareJid;
@@ -46,10 +46,12 @@ impl Place {
 
     /// The lease, if no other process has it.
     pub fn lease(&self) -> io::Result<Option<Lease>> {
-        let file = create(&self.path("lease"))?;
+        let path = self.path("lease");
+        let file = create(&path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lease(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
+            // Somebody may have removed the file meanwhile: then the next process would lock another one.
+            Ok(()) if fs::metadata(&path)?.ino() == file.metadata()?.ino() => Ok(Some(Lease(file))),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }

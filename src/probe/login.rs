@@ -38,7 +38,7 @@ impl fmt::Display for LoginFault {
             LoginFault::Downgrade(before) => write!(
                 f,
                 "the server offers only PLAIN now, and offered {} before: somebody may be in the middle; if the server \
-                 was changed on purpose, remove what the state directory holds about this identity",
+                 was changed on purpose, remove this identity's file .facts from the state directory and start anew",
                 before.name()
             ),
             LoginFault::Unpreparable => f.write_str("user name or password hold characters that SASLprep forbids"),

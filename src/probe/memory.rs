@@ -10,8 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use ring::rand::{SecureRandom, SystemRandom};
-use ring::{digest, hmac};
+use ring::digest;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -20,7 +19,8 @@ use super::facts::Facts;
 use super::lease::Place;
 use crate::config::{Identity, Visibility};
 
-const SALT_BYTES: usize = 16;
+/// Bytes of a fingerprint that tell one configuration's file from another's.
+const SHORT: usize = 4;
 const SETBACK_BYTES: u64 = 16 * 1024;
 /// Ten thousand servers and people, and room for long names.
 const FACTS_BYTES: u64 = 4 * 1024 * 1024;
@@ -30,11 +30,12 @@ const DRAFT: &str = "new";
 /// See the module. Without a place nothing is remembered beyond this process.
 pub struct Memory {
     place: Option<Place>,
-    identity: Fingerprint,
+    /// The sort of file that holds this configuration's setback.
+    setback: String,
     /// The facts that this process read or wrote last, and what they were.
     facts: Option<(Stamp, [u8; 32])>,
-    /// A setback is written down, as far as this process knows.
-    has_setback: bool,
+    /// The last setback could not be written down, so that this process alone knows it.
+    is_unwritable: bool,
 }
 
 /// What of the configuration decides how a session goes and what its answers are, the password with it. Whoever has
@@ -49,11 +50,9 @@ struct Stamp {
     modified: Option<SystemTime>,
 }
 
-/// The form in which a setback is written down: for whom, by a salted proof, and when, in milliseconds since 1970.
+/// The form in which a setback is written down: when, in milliseconds since 1970, and what it was.
 #[derive(Serialize, Deserialize)]
 struct Written {
-    salt: String,
-    proof: String,
     at_ms: u64,
     setback: Setback,
 }
@@ -77,33 +76,33 @@ impl Fingerprint {
         BASE64.encode(self.0)
     }
 
-    fn key(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
+    /// What sort of file a setback of this configuration is. Another configuration's is its own: whoever gets in by
+    /// that one must not make this one forget that it was refused.
+    fn setback(&self) -> String {
+        let hex: String = self.0.iter().take(SHORT).map(|byte| format!("{byte:02x}")).collect();
+        format!("failed.{hex}")
     }
 }
 
 impl Memory {
     pub fn new(place: Option<Place>, identity: Fingerprint) -> Memory {
-        Memory { place, identity, facts: None, has_setback: false }
+        Memory { place, setback: identity.setback(), facts: None, is_unwritable: false }
     }
 
     /// Where a setback is written down.
     pub fn setback_file(directory: &Path, identity: &Identity) -> PathBuf {
-        Place::new(directory, &identity.jid).path("failed")
+        Place::new(directory, &identity.jid).path(&Fingerprint::of(identity).setback())
     }
 
-    /// False where this process alone knows what went wrong.
+    /// False where this process alone knows what went wrong, also because it could not be written down.
     pub fn is_shared(&self) -> bool {
-        self.place.is_some()
+        self.place.is_some() && !self.is_unwritable
     }
 
     /// What went wrong last with the present configuration, and what is left of the pause after it.
-    pub fn setback(&mut self, now: SystemTime) -> Option<(Setback, Duration)> {
-        let (text, _) = read(&self.place.as_ref()?.path("failed"), SETBACK_BYTES)?;
-        self.has_setback = true;
+    pub fn setback(&self, now: SystemTime) -> Option<(Setback, Duration)> {
+        let (text, _) = read(&self.place.as_ref()?.path(&self.setback), SETBACK_BYTES)?;
         let written: Written = serde_json::from_str(&text).ok()?;
-        let (salt, proof) = (BASE64.decode(written.salt).ok()?, BASE64.decode(written.proof).ok()?);
-        hmac::verify(&self.identity.key(), &salt, &proof).ok()?;
         // A time in the future tells only that a clock was set.
         let age = Duration::from_millis(epoch_ms(now).checked_sub(written.at_ms)?);
         let rest = written.setback.wait.saturating_sub(age);
@@ -113,22 +112,19 @@ impl Memory {
     /// Remembers for every process what went wrong.
     pub fn note_setback(&mut self, setback: &Setback, now: SystemTime) {
         let Some(place) = &self.place else { return };
-        let mut salt = [0; SALT_BYTES];
-        SystemRandom::new().fill(&mut salt).expect("the kernel gives random numbers once it has booted");
-        let proof = hmac::sign(&self.identity.key(), &salt);
-        let (salt, proof) = (BASE64.encode(salt), BASE64.encode(proof));
-        let written = Written { salt, proof, at_ms: epoch_ms(now), setback: setback.clone() };
+        let written = Written { at_ms: epoch_ms(now), setback: setback.clone() };
         let text = serde_json::to_string(&written).expect("a portable failure, strings and numbers");
-        self.has_setback = true;
-        told(place, "failed", write(place, "failed", &text));
+        let written = write(place, &self.setback, &text);
+        self.is_unwritable = written.is_err();
+        told(place, &self.setback, written);
     }
 
     /// What went wrong lies behind.
     pub fn forget_setback(&mut self) {
-        let Some(place) = self.place.as_ref().filter(|_| self.has_setback) else { return };
-        self.has_setback = false;
-        match fs::remove_file(place.path("failed")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => told(place, "failed", Err(error)),
+        let Some(place) = &self.place else { return };
+        self.is_unwritable = false;
+        match fs::remove_file(place.path(&self.setback)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => told(place, &self.setback, Err(error)),
             _ => {}
         }
     }
@@ -242,11 +238,9 @@ mod tests {
         }
         let patient = identity("web@example.com", "password = wrong\ntimeout = 9\nlinger = 900");
         assert_eq!(rest(&patient, now), Some(REFUSED), "what changes nothing for the server");
+        memory(directory.path(), &identity("web@example.com", "password = right")).forget_setback();
+        assert!(rest(&user, now).is_some(), "another configuration that works says nothing about this one");
         memory(directory.path(), &user).forget_setback();
-        assert!(rest(&user, now).is_some(), "who never saw it cannot know that it is over");
-        let mut holder = memory(directory.path(), &user);
-        holder.setback(now);
-        holder.forget_setback();
         assert_eq!(rest(&user, now), None);
     }
 
@@ -303,5 +297,16 @@ mod tests {
         fs::write(directory.path().join("web@example.com.facts"), "{").expect("ours");
         reader.recall_facts(&mut learned, now, wall);
         assert_eq!(learned.server("example.com").kind, Some(ServerKind::Ejabberd), "what is broken takes nothing away");
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_known_to_this_process_alone() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut memory = memory(&directory.path().join("gone"), &identity("web@example.com", "password = wrong"));
+        assert!(memory.is_shared());
+        memory.note_setback(&refused(), SystemTime::now());
+        assert!(!memory.is_shared());
+        memory.forget_setback();
+        assert!(memory.is_shared());
     }
 }

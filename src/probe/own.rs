@@ -9,11 +9,9 @@ use xmpp_parsers::disco::DiscoItemsResult;
 use xmpp_parsers::minidom::Element;
 
 use super::inquiry::GRACE;
+use super::watch::CLIENTS;
 use super::{Answer, Failure, Why};
 use crate::presence::{Presence, Resource, Rule, State};
-
-/// Clients of one account that are asked; servers allow ten or so.
-const CLIENTS: usize = 50;
 
 /// How far the question about ourselves has come.
 #[derive(Debug, PartialEq)]
@@ -48,6 +46,7 @@ pub struct Clients {
 impl Clients {
     pub fn available(&mut self, resource: Resource) {
         self.there.retain(|known| known.name != resource.name);
+        self.there.truncate(CLIENTS - 1);
         self.there.push(resource);
     }
 

@@ -9,11 +9,13 @@ mod tests;
 mod visit;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -237,9 +239,18 @@ impl Task {
                     return Seat::Holder(Some(lease));
                 }
                 Ok(None) => {}
-                Err(error) => {
+                // Where no file can be locked, this process knows of no other.
+                Err(error) if is_without_locks(&error) => {
                     log::warn!("no turns among processes: {}: {error}", place.directory.display());
                     return Seat::Holder(None);
+                }
+                Err(error) => {
+                    let reason =
+                        format!("whose session it is cannot be told: {}: {error}", place.path("lease").display());
+                    log::warn!("{}: {reason}", self.identity.jid);
+                    self.fail_all(Failure::Reported(reason), Attempt::Made);
+                    self.due = Instant::now() + WATCH;
+                    return Seat::Nobody;
                 }
             }
             if *in_vain > 0 {
@@ -324,6 +335,11 @@ impl Task {
         }
         late.into_iter().for_each(|errand| errand.answer(Err(Unasked::now(Failure::Busy))));
     }
+}
+
+fn is_without_locks(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::OPNOTSUPP | Errno::NOLCK | Errno::NOSYS))
 }
 
 /// When an answer must be ready to reach the visitor by his deadline.

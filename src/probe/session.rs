@@ -24,6 +24,8 @@ use crate::config::{Identity, Security};
 /// Bytes one session may bring in, and what each question adds.
 pub const SESSION_BYTES: usize = 1024 * 1024;
 pub const QUESTION_BYTES: usize = 64 * 1024;
+/// What each second adds, so that a session that is always held may be told what happens.
+pub const SECOND_BYTES: usize = 4 * 1024;
 
 const BIND_ID: &str = "bind";
 
@@ -225,7 +227,9 @@ impl Session {
     /// Takes what the server sent.
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Failure> {
         self.received = self.received.saturating_add(bytes.len());
-        if self.received > SESSION_BYTES + self.errands.put() * QUESTION_BYTES {
+        let age_s = usize::try_from(self.errands.age(now).as_secs()).unwrap_or(usize::MAX);
+        let aged = age_s.saturating_mul(SECOND_BYTES);
+        if self.received > aged.saturating_add(SESSION_BYTES + self.errands.put() * QUESTION_BYTES) {
             return Err(Failure::Flood);
         }
         loop {

@@ -100,9 +100,10 @@ impl Sender {
         wire(Iq::Get { from, to, id: id.to_owned(), payload: query.payload() })
     }
 
-    /// The answer RFC 6120, 8.2.3 owes to every request; a ping gets its pong.
-    pub fn reply(&self, to: Option<Jid>, id: String, payload: &Element) -> String {
-        let from = self.from.clone().map(Jid::from);
+    /// The answer RFC 6120, 8.2.3 owes to every request, from the address it was sent to; a ping gets its pong. No
+    /// stranger is told the address of this very session.
+    pub fn reply(&self, to: Option<Jid>, asked: Option<Jid>, id: String, payload: &Element) -> String {
+        let from = self.from.as_ref().and(asked);
         if Ping::try_from(payload.clone()).is_ok() {
             return wire(Iq::Result { from, to, id, payload: None });
         }
@@ -171,7 +172,7 @@ pub enum Heard {
     /// The answer to an IQ of ours.
     Reply { from: Option<Jid>, id: String, outcome: Result<Option<Element>, Condition> },
     /// An IQ that wants an answer.
-    Request { from: Option<Jid>, id: String, payload: Element },
+    Request { from: Option<Jid>, to: Option<Jid>, id: String, payload: Element },
     /// Probes, groups' and servers' messages, and what cannot be read.
     Other,
 }
@@ -252,7 +253,10 @@ fn hear_iq(stanza: &Element, from: Option<Jid>) -> Heard {
     match (stanza.attr("type"), payload) {
         (Some("result"), payload) => Heard::Reply { from, id, outcome: Ok(payload) },
         (Some("error"), _) => Heard::Reply { from, id, outcome: Err(Condition::of(stanza)) },
-        (Some("get" | "set"), Some(payload)) => Heard::Request { from, id, payload },
+        (Some("get" | "set"), Some(payload)) => {
+            let to = stanza.attr("to").and_then(|to| Jid::new(to).ok());
+            Heard::Request { from, to, id, payload }
+        }
         _ => Heard::Other,
     }
 }
@@ -380,7 +384,7 @@ mod tests {
     #[test]
     fn requests_are_answered() {
         let sender = Sender { from: None };
-        let reply = |payload: Element| sender.reply(Some(jid("example.com")), "1".into(), &payload);
+        let reply = |payload: Element| sender.reply(Some(jid("example.com")), None, "1".into(), &payload);
         assert_eq!(reply(Ping.into()), "<iq id='1' to='example.com' type='result'/>");
         assert_eq!(
             reply(Query::Info.payload()),

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 
 use jid::{BareJid, Jid};
 
-use crate::presence::{Presence, Resource, Rule, State};
+use crate::presence::{Presence, Resource, Rule};
 
+/// Clients of one person that are remembered; another one takes the place of the oldest.
+pub const CLIENTS: usize = 50;
 /// People who are watched at most; over it nobody new is.
 const LIMIT: usize = 10_000;
 
@@ -38,6 +40,9 @@ impl Watch {
     pub fn available(&mut self, from: &BareJid, resource: Resource) -> Option<Presence> {
         let resources = self.people.get_mut(from)?;
         resources.retain(|known| known.name != resource.name);
+        if resources.len() >= CLIENTS {
+            resources.remove(0);
+        }
         resources.push(resource);
         Presence::best(resources, self.rule)
     }
@@ -53,17 +58,12 @@ impl Watch {
         }
         Some(Presence::best(resources, self.rule).unwrap_or_else(|| gone.clone()))
     }
-
-    /// He took his consent back. COMPAT: ejabberd goes on to say that he is unavailable, which is then nobody's any more.
-    pub fn unsubscribed(&mut self, from: &BareJid) -> Option<Presence> {
-        self.people.remove(from).map(|_| Presence::bare(State::Forbidden))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::Texts;
+    use crate::presence::{State, Texts};
 
     fn bob() -> BareJid {
         BareJid::new("bob@example.com").expect("a bare JID")
@@ -126,10 +126,18 @@ mod tests {
     #[test]
     fn withdrawn_and_then_unavailable_stays_withdrawn() {
         let mut watch = watching(&[client("home", State::Chat)]);
-        assert_eq!(watch.unsubscribed(&bob()), Some(Presence::bare(State::Forbidden)));
+        watch.end(&bob());
         assert_eq!(left(&mut watch, "bob@example.com/home"), None);
-        assert_eq!(watch.unsubscribed(&bob()), None, "ejabberd says it twice");
         assert_eq!(watch.available(&bob(), client("home", State::Chat)), None);
+    }
+
+    #[test]
+    fn nobody_has_clients_without_end() {
+        let mut watch = watching(&[]);
+        for number in 0..CLIENTS + 5 {
+            watch.available(&bob(), client(&number.to_string(), State::Away));
+        }
+        assert_eq!(watch.people[&bob()].len(), CLIENTS);
     }
 
     #[test]

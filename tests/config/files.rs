@@ -304,11 +304,20 @@ fn the_folder_is_made_for_us_alone() {
 #[test]
 fn a_folder_others_can_read_is_closed() {
     let machine = Machine::new();
+    let dir = machine.at("dir");
+    fs::create_dir(&dir).expect("a folder");
     for readable in [0o755, 0o750, 0o701, 0o744] {
-        fs::set_permissions(machine.root.path(), Permissions::from_mode(readable)).expect("its mode");
-        assert_eq!(open(Some(machine.root.path()), machine.env.uid), Ok(machine.root.path().to_owned()));
-        assert_eq!(mode(machine.root.path()), 0o700);
+        fs::set_permissions(&dir, Permissions::from_mode(readable)).expect("its mode");
+        assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()));
+        assert_eq!(mode(&dir), 0o700);
     }
+    // Unless somebody else uses it: root may have named /var/lib.
+    machine.put("dir/file", "", 0o644);
+    assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()));
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
+    let refused = Unusable::Because(dir.clone(), Why::InUse { mode: 0o755 });
+    assert_eq!(open(Some(&dir), machine.env.uid), Err(refused));
+    assert_eq!(mode(&dir), 0o755);
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn listen_and_unsubscribe() {
     somebody(&world, "attendee");
     let identity = Identity::Account(next_number());
     world.server.register(identity.jid().split('@').next().expect("an account"));
-    let installed = Webpresence::tuned(&world.server, identity, "", CACHE);
+    let installed = Webpresence::tuned(&world.server, identity, "accept_subscriptions = yes", CACHE);
     let listening = installed.listen();
     eventually("the session is held", || listening.log().contains("people can add it").then_some(()));
     opt_in(&world, "attendee", identity);

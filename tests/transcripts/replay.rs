@@ -83,7 +83,7 @@ impl Replay {
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
                 "ask" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
-                "appear" | "collect" | "welcome" | "ask-back" | "say" => replay.order(line),
+                "collect" | "welcome" | "ask-back" | "say" => replay.order(line),
                 "after" => {
                     replay.act(&mut account);
                     replay.pass(milliseconds(line));
@@ -176,7 +176,6 @@ impl Replay {
     fn order(&mut self, line: &str) {
         let (now, words, errands) = (self.now, line.splitn(3, ' ').collect::<Vec<_>>(), self.session.errands());
         match words.as_slice() {
-            ["appear"] => errands.appear(),
             ["collect"] => errands.collect(now),
             ["welcome", jid] => errands.welcome(&bare(jid)),
             ["ask-back", jid] => errands.ask_back(&bare(jid)),

@@ -13,7 +13,7 @@ use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, State};
 use crate::probe::guests::Order;
 use crate::probe::inquiry::{Inquiry, Slot};
-use crate::probe::stanza::{Condition, Heard, Query};
+use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
 use crate::probe::{Event, ns};
 
 /// To whom a stanza that reached us was sent.
@@ -61,7 +61,8 @@ impl Errands {
                     self.events.push(Event::Order(from, Order::read(&body)));
                 }
             }
-            Heard::PresenceError { from, condition } => {
+            // Only what comes back is an error; we never send to a client.
+            Heard::PresenceError { from, condition } if from.resource().is_none() => {
                 let bare = from.to_bare();
                 if condition == Condition::Unreachable {
                     self.requests.lost(&bare);
@@ -73,8 +74,8 @@ impl Errands {
                 self.facts.server_mut(from.domain().as_str()).roster = roster;
             }
             Heard::Reply { from, id, outcome } => self.replied(from, &id, outcome, now),
-            Heard::Request { from, id, payload } => out.push_str(&self.sender.reply(from, id, &payload)),
-            Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Other => {}
+            Heard::Request { from, to, id, payload } => out.push_str(&self.sender.reply(from, to, id, &payload)),
+            Heard::PresenceError { .. } | Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Other => {}
         }
     }
 
@@ -110,6 +111,9 @@ impl Errands {
     fn subscribed(&mut self, from: BareJid) {
         self.requests.given(&from);
         self.asked_back.remove(&from);
+        if let Some(contacts) = &mut self.contacts {
+            contacts.insert(from.clone());
+        }
         self.release(|inquiry| inquiry.jid == from);
         self.events.push(Event::Consented(from));
     }
@@ -117,12 +121,22 @@ impl Errands {
     fn unsubscribed(&mut self, from: BareJid, now: Instant) {
         self.requests.refused(&from);
         self.asked_back.remove(&from);
+        let is_asked_about = self.inquiries.values().any(|inquiry| inquiry.jid == from);
         self.about(&from, |inquiry| inquiry.unsubscribed(now));
-        self.facts.forget_consent(&from);
-        self.watch.end(&from);
-        if from.node().is_some() {
+        self.withdrawn(&from);
+        // Whoever asks about him right now has it in his answer.
+        if from.node().is_some() && !is_asked_about {
             self.events.push(Event::Changed(from, Presence::bare(State::Forbidden)));
         }
+    }
+
+    /// This person does not let us see him, or we no longer want to.
+    pub(super) fn withdrawn(&mut self, jid: &BareJid) {
+        if let Some(contacts) = &mut self.contacts {
+            contacts.remove(jid);
+        }
+        self.facts.forget_consent(jid);
+        self.watch.end(jid);
     }
 
     /// COMPAT: an account's server answers for it without a `from` (RFC 6120, 8.1.2.1).
@@ -181,7 +195,7 @@ impl Errands {
         }
         if clients.is_empty() {
             own.appears();
-            self.appear();
+            self.appear(INITIAL_PRESENCE);
         }
         clients.iter().for_each(|client| self.unsent.push_str(&self.sender.probe(client)));
         self.send(domain_of(&self.us), Query::Ping, Topic::Own(id));

@@ -7,6 +7,7 @@ use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::inquiry::{Circumstances, Inquiry};
 use crate::probe::own::Own;
+use crate::probe::stanza::INITIAL_PRESENCE;
 use crate::probe::{Answer, Consent, Failure};
 
 impl Errands {
@@ -82,8 +83,11 @@ impl Errands {
     fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
         // A host's silence means the same on every server.
         let kind = if inquiry.is_person() { self.kind(inquiry.jid.domain().as_str()) } else { Some(ServerKind::Other) };
+        // An account's own server passes its questions on, or does not: without knowing which, nothing is known.
+        let home = self.kind(self.home.as_str());
+        let kind = kind.filter(|_| self.spared.is_none() || home.is_some());
         // COMPAT: Openfire and jabberd2 leave the probes of an account that shows itself to nobody unanswered.
-        let heeds = matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        let heeds = matches!(home, Some(ServerKind::Prosody | ServerKind::Ejabberd));
         let heeded = self.spared.is_none() || heeds || self.appeared;
         let listed = self.contacts.as_ref().map(|contacts| contacts.contains(&inquiry.jid));
         let consented = listed.unwrap_or_else(|| self.facts.consented(&inquiry.jid, now));
@@ -101,7 +105,8 @@ impl Errands {
             return;
         }
         self.facts.server_mut(self.home.as_str()).wants_presence = true;
-        self.appear();
+        self.collect(now);
+        self.appear(INITIAL_PRESENCE);
         for id in unheeded {
             self.sent.retain(|_, sent| !sent.topic.forget(id));
             self.inquiries.entry(id).and_modify(Inquiry::begin_again);

@@ -165,7 +165,7 @@ impl Errands {
     }
 
     fn ask_ourselves(&mut self, id: u64, until: Instant) {
-        if !self.appeared {
+        if !self.appeared && self.own.is_empty() {
             // Nobody has told what became of those that showed themselves before.
             self.clients = Clients::default();
         }
@@ -173,17 +173,17 @@ impl Errands {
         self.send(self.us.clone(), Query::Items, Topic::Items(id));
     }
 
-    /// Makes an account visible: its contacts' presences come in, and the requests that wait for it.
-    pub fn appear(&mut self) {
+    /// Makes an account visible: its contacts' presences come in.
+    fn appear(&mut self, presence: &str) {
         if self.spared.is_some() && !std::mem::replace(&mut self.appeared, true) {
-            self.unsent.push_str(if self.accepts { WELCOMING_PRESENCE } else { INITIAL_PRESENCE });
+            self.unsent.push_str(presence);
         }
     }
 
     /// An account that takes offers appears now and then: its server keeps them until it does.
     pub fn collect(&mut self, now: Instant) {
         if self.accepts && self.spared.is_some() && !self.appeared && self.facts.is_time_to_collect(now) {
-            self.appear();
+            self.appear(WELCOMING_PRESENCE);
             self.hands_over_until = Some(now + HANDING_OVER);
         }
     }
@@ -196,7 +196,7 @@ impl Errands {
     /// In a session that is held for those who come, an account that takes offers is there for all of it.
     pub fn appear_to_listen(&mut self) {
         if self.accepts {
-            self.appear();
+            self.appear(WELCOMING_PRESENCE);
         }
     }
 
@@ -207,8 +207,7 @@ impl Errands {
 
     pub fn unsubscribe(&mut self, id: u64, jid: BareJid, until: Instant) {
         self.unsent.push_str(&self.sender.unsubscribe(&jid));
-        self.facts.forget_consent(&jid);
-        self.watch.end(&jid);
+        self.withdrawn(&jid);
         self.request(id, jid, Wish::Leave, until);
     }
 
@@ -243,6 +242,11 @@ impl Errands {
         self.facts
     }
 
+    /// How long the session has been going on.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.clock.at)
+    }
+
     pub fn facts_mut(&mut self) -> &mut Facts {
         &mut self.facts
     }
@@ -259,7 +263,8 @@ impl Errands {
     /// Writes everything that was put since the last call.
     pub fn write(&mut self, out: &mut String, now: Instant) {
         if self.facts.server(self.home.as_str()).wants_presence {
-            self.appear();
+            self.collect(now);
+            self.appear(INITIAL_PRESENCE);
         }
         self.appear_where_nobody_heeds(now);
         self.ask_for_contacts();
@@ -287,6 +292,10 @@ impl Errands {
                 Some((_, ids)) => ids.push(id),
                 None => domains.push((domain, vec![id])),
             }
+        }
+        // Whether an account's questions go out at all is up to its own server.
+        if self.spared.is_some() {
+            self.ask_version(self.home.clone(), out);
         }
         for (domain, ids) in domains {
             self.write_domain(domain, ids, out);
@@ -361,6 +370,8 @@ impl Errands {
         for id in self.pending.clone() {
             let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
             inquiry.set_pending(false);
+            // Whatever his word for it: he lets us see him.
+            self.asked_back.remove(&inquiry.jid);
             await_reply(inquiry, Slot::Ping);
             // The pong that is still out would belong to the first round.
             self.sent.retain(|_, sent| !sent.topic.forget(id));
@@ -372,11 +383,18 @@ impl Errands {
     /// One ping for all questions about a domain, behind everything else that goes there.
     fn write_domain(&mut self, domain: BareJid, ids: Vec<u64>, out: &mut String) {
         let persons = ids.iter().any(|id| self.inquiries.get(id).is_some_and(Inquiry::is_person));
-        let asked = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Version));
-        if persons && !asked && self.kind(domain.as_str()).is_none() {
-            self.query(domain.clone(), Query::Version, Topic::Version, out);
+        if persons {
+            self.ask_version(domain.clone(), out);
         }
         self.query(domain, Query::Ping, Topic::Slot(Slot::Ping, ids), out);
+    }
+
+    /// Asks a server what it is, unless that is known or asked.
+    fn ask_version(&mut self, domain: BareJid, out: &mut String) {
+        let asked = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Version));
+        if !asked && self.kind(domain.as_str()).is_none() {
+            self.query(domain, Query::Version, Topic::Version, out);
+        }
     }
 
     fn query(&mut self, to: BareJid, query: Query, topic: Topic, out: &mut String) {

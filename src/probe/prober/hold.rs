@@ -141,6 +141,8 @@ impl Task {
             session.errands().appear_to_listen();
         }
         let outcome = self.hold(&mut session, house).await;
+        // Also what came with the end of the stream.
+        self.attend(&mut session);
         self.facts = session.into_facts();
         self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
         outcome
@@ -180,11 +182,14 @@ impl Task {
             if talk.logged_in && !self.logged_in {
                 // What went wrong before lies behind, and however this session ends, the next one may be tried soon.
                 self.logged_in = true;
+            }
+            let (now, before) = (Instant::now(), self.answered);
+            house.has_learned |= self.deliver(talk, now)?;
+            // Only now: a server that takes the login and then closes is no better than one that does not.
+            if before == 0 && self.answered > 0 {
                 self.backoff.succeeded();
                 self.memory.forget_setback();
             }
-            let now = Instant::now();
-            house.has_learned |= self.deliver(talk, now)?;
             // A login that hangs must not outlast those who wait for it.
             if !talk.session.is_open() && now >= talk.deadline {
                 return Err(Failure::Silent);
@@ -196,9 +201,10 @@ impl Task {
             let idle = self.waiting.is_empty();
             idle_since = if idle { idle_since.or(Some(now)) } else { None };
             let lingered = idle_since.zip(self.manner.linger).map(|(since, linger)| since + linger);
-            let handed_over = talk.session.errands().hands_over_until();
+            // What is on its way to us would be lost.
+            let handed_over = talk.session.errands().hands_over_until().filter(|until| now < *until);
             let lingered = lingered.map(|end| handed_over.map_or(end, |handed_over| end.max(handed_over)));
-            if idle && (ending || lingered.is_some_and(|end| end <= now)) {
+            if idle && handed_over.is_none() && (ending || lingered.is_some_and(|end| end <= now)) {
                 self.ended(opened);
                 return Ok(());
             }
@@ -215,7 +221,8 @@ impl Task {
             let login = (!talk.session.is_open()).then_some(talk.deadline);
             let knock = knock.filter(|_| idle && login.is_none());
             let age = age.filter(|_| !ending);
-            let until = [wait, login, lingered, knock, age].into_iter().flatten().min().unwrap_or(now + LATER);
+            let until =
+                [wait, login, lingered, handed_over, knock, age].into_iter().flatten().min().unwrap_or(now + LATER);
             let room = !ending && self.waiting.len() < QUESTIONS;
             tokio::select! {
                 received = talk.receive() => received.inspect_err(|_| self.ended(opened))?,
@@ -299,7 +306,8 @@ impl Task {
             let unheard = |put_at: &Instant| talk.heard.is_none_or(|heard| heard < *put_at);
             let put_at = errand.put_at.filter(|put_at| unheard(put_at) && answer == Err(Failure::Silent));
             is_unheard |= put_at.is_some_and(|put_at| now - put_at + 2 * MARGIN >= self.identity.timeout);
-            if answer.as_ref().is_ok_and(|answer| answer.why != Why::Pending) {
+            let is_his_word = |answer: &Answer| answer.presence.state != State::Forbidden || answer.why == Why::Refused;
+            if answer.as_ref().is_ok_and(is_his_word) {
                 self.pending.settle(&self.identity.jid, errand.question.jid());
             }
             let finding = match errand.question {

@@ -24,6 +24,7 @@ impl Task {
                 told = guest.told() => match told {
                     Ok((id, outcome)) => {
                         in_vain = false;
+                        self.manner.steps.passed(Stage::Relayed);
                         if let Some(errand) = self.waiting.remove(&id) {
                             errand.answer(outcome);
                         }
@@ -52,7 +53,6 @@ impl Task {
         let (now, asked) = (Instant::now(), guest.asked);
         for (id, errand) in self.waiting.iter().filter(|(id, _)| **id > asked) {
             guest.ask(*id, errand, now)?;
-            self.manner.steps.passed(Stage::Relayed);
         }
         guest.asked = self.counter;
         Ok(())
