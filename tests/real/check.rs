@@ -304,6 +304,14 @@ fn tls_required(world: &Visit) {
         "  is this the server's port for clients? If TLS begins there with the first byte: security = direct\n";
     let starttls = report("starttls", ports.client_tls);
     assert!(starttls.starts_with("✗ login: the server ") && starttls.ends_with(&format!("\n{begins}")), "{starttls}");
+    let component = Webpresence::tuned(server, Identity::Component(next_number()), "timeout = 2", "");
+    rewrite(&component, &line(ports.component), &line(ports.client_tls));
+    let component = crosses(&component, &[]);
+    let begins = begins.replace("clients", "components");
+    assert!(
+        component.starts_with("✗ login: the server ") && component.ends_with(&format!("\n{begins}")),
+        "{component}"
+    );
     let ends = "  does TLS begin with the first byte there? If not: security = starttls, or another port\n";
     let direct = report("direct", ports.client);
     assert!(direct.starts_with("✗ TLS: TLS with example.test failed: "), "{direct}");

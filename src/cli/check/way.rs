@@ -40,7 +40,7 @@ impl Report<'_> {
         }
         if let Some(unasked) = unasked {
             let reached = stages.last().map(|(_, stage)| stage);
-            self.ill(&format!("{}: {unasked}", broken(reached, unasked)))?;
+            self.ill(&format!("{}: {unasked}", broken(identity, reached, unasked)))?;
             let hint = hint(identity, reached, &unasked.failure);
             if let Some(hint) = hint.or_else(|| advice(&unasked.failure, identity, directory)) {
                 self.advice(&hint)?;
@@ -90,11 +90,11 @@ fn step(identity: &Identity, stage: &Stage) -> String {
 }
 
 /// The step at which it ended.
-fn broken(reached: Option<&Stage>, unasked: &Unasked) -> &'static str {
+fn broken(identity: &Identity, reached: Option<&Stage>, unasked: &Unasked) -> &'static str {
     match (&unasked.failure, reached) {
         (Failure::Busy, _) => "lease",
         (Failure::NoAddress { .. }, _) => "DNS",
-        (Failure::Unreachable { .. }, Some(Stage::Lease)) => "DNS",
+        (Failure::Unreachable { .. }, Some(Stage::Lease)) if identity.endpoint().is_none() => "DNS",
         (Failure::Unreachable { .. }, _) => "connection",
         (Failure::Tls { .. } | Failure::NoTls | Failure::WantsTls | Failure::Injected, _) => "TLS",
         (_, Some(Stage::LoggedIn { .. } | Stage::Relayed)) => "sample answer",
@@ -151,4 +151,94 @@ fn hint(identity: &Identity, reached: Option<&Stage>, failure: &Failure) -> Opti
 fn days_left(der: &[u8], now: SystemTime) -> Option<u64> {
     let left = SystemTime::from(not_after(der)?.0).duration_since(now).unwrap_or_default();
     Some(left.as_secs().div_ceil(DAY_S))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+
+    fn identity(lines: &str) -> Identity {
+        let text = format!("[xmpp]\npassword = x\n{lines}\n");
+        let config = config::parse(&text, Path::new("test.ini")).unwrap_or_else(|errors| panic!("{errors}"));
+        config.identities.into_iter().next().expect("an identity")
+    }
+
+    /// What a report says of this failure.
+    fn told(identity: &Identity, stages: &[Stage], failure: Failure) -> String {
+        let (now, mut text) = (Instant::now(), Vec::new());
+        let stages: Vec<_> = stages.iter().map(|stage| (now, stage.clone())).collect();
+        let (unasked, directory) = (Unasked::now(failure), Path::new("/state"));
+        let mut report = Report::to(&mut text);
+        report.way(identity, now, &stages, Some(&unasked), Some(directory)).expect("memory");
+        assert!(!report.all_well);
+        let text = String::from_utf8(text).expect("text");
+        text.split_once('✗').map(|(_, told)| format!("✗{told}")).expect("a failure")
+    }
+
+    #[test]
+    fn how_far_the_way_led_tells_what_is_wrong() {
+        let (account, component) = (identity("jid = bot@example.com"), identity("jid = web.example.com"));
+        let resolved = Stage::Resolved { host: "xmpp.example.com".into(), port: 5222 };
+        let connected = Stage::Connected { to: "192.0.2.1:5222".into() };
+        let logged_in = Stage::LoggedIn { by: "SCRAM-SHA-1".into() };
+        let nothing = "its DNS says that there is no XMPP service for clients".to_owned();
+        let no_service = Failure::Unreachable { to: "example.com".into(), reason: nothing };
+        let closed = || Failure::Unreachable { to: "192.0.2.1:5222".into(), reason: "refused".into() };
+        let unix = identity("jid = web.example.com\nhost = unix:/run/xmpp");
+        for (identity, stages, failure, expected) in [
+            (
+                &account,
+                &[Stage::Lease][..],
+                no_service,
+                "✗ DNS: cannot connect to example.com: its DNS says that there is no XMPP service for clients\n  host and \
+                 port in [xmpp] can name the server\n",
+            ),
+            (
+                &account,
+                &[Stage::Lease, resolved.clone()],
+                closed(),
+                "✗ connection: cannot connect to 192.0.2.1:5222: refused\n  host and port in [xmpp] can name the server\n",
+            ),
+            (
+                &unix,
+                &[Stage::Lease],
+                Failure::Unreachable { to: "/run/xmpp".into(), reason: "permission denied".into() },
+                "✗ connection: cannot connect to /run/xmpp: permission denied\n  does the XMPP server listen there, and \
+                 may this user connect?\n",
+            ),
+            (
+                &component,
+                &[Stage::Lease, resolved.clone(), connected.clone()],
+                Failure::Silent,
+                "✗ login: the server did not answer in time\n  is this the server's port for components? If TLS begins \
+                 there with the first byte: security = direct\n",
+            ),
+            (&account, &[Stage::Lease, resolved, connected], Failure::NoTls, "✗ TLS: the server does not offer TLS\n"),
+            (&account, &[logged_in], Failure::Silent, "✗ sample answer: the server did not answer in time\n"),
+            (&account, &[Stage::Relayed], Failure::Silent, "✗ sample answer: the server did not answer in time\n"),
+            (
+                &component,
+                &[Stage::Relayed],
+                Failure::Busy,
+                "✗ lease: another process holds the session of this identity, and does not answer\n  it may be stopped, \
+                 or run on another machine that shares the directory: end it (fuser /state/web.example.com.lease tells \
+                 which it is), or give each machine an identity or a directory of its own\n",
+            ),
+        ] {
+            assert_eq!(told(identity, stages, failure), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_put_off_was_not_tried() {
+        let (unix, account) = (identity("jid = web.example.com\nhost = unix:/x"), identity("jid = bot@example.com"));
+        let refused = Failure::LoginRefused("not-authorized".into());
+        let put_off = |failure| Unasked { failure, retry_after: Duration::from_secs(9), attempt: Attempt::PutOff };
+        assert_eq!(broken(&account, None, &put_off(refused.clone())), "login");
+        assert_eq!(hint(&unix, None, &refused), None);
+        assert_eq!(hint(&account, None, &refused), None);
+    }
 }
