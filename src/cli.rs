@@ -25,6 +25,7 @@ use crate::access;
 use crate::config::{self, Config, Environment, Identity, LogSettings, LogTarget, directory, load};
 use crate::gateway::Address;
 use crate::probe::Failure;
+use crate::probe::lease::Place;
 use crate::probe::memory::Memory;
 
 pub use serve::{cgi, fastcgi};
@@ -58,10 +59,15 @@ A web server runs it as CGI or FastCGI. For people there are these commands:
   webpresence subscribe JID...              ask people for their consent to be shown
   webpresence unsubscribe JID...            give the consent back
   webpresence listen [--for SECONDS]        hold the session, so that people can opt in from their own clients
-  webpresence check                         try the configuration and the way to the XMPP server
+  webpresence check [JID...]                try the configuration and the way to the XMPP server, and whether these
+                                            people can be seen
   webpresence config --example              print a commented configuration file
   webpresence config --reference            print all keys as a table
   webpresence --help, --version
+
+  check marks with a tick what is well, with a cross what is not, and with a dot what is only worth knowing: such as
+  roster access that is not granted, or that nobody has been seen yet. It fails if there is a cross. Without a JID it
+  asks about the server alone, so that a new installation is well before anybody has accepted it.
 
   --config FILE, before or after a command, names the configuration. Otherwise it is $WEBPRESENCE_CONFIG,
   ~/.config/webpresence/webpresence.ini, webpresence.ini beside the executable, or
@@ -79,7 +85,7 @@ enum Command {
     Probe(Vec<BareJid>),
     Subscribe(Vec<BareJid>, Wish),
     Listen(Option<Duration>),
-    Check,
+    Check(Vec<BareJid>),
     ConfigExample,
     ConfigReference,
     Help,
@@ -163,7 +169,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Listen(time) => {
             configured_quietly(file).and_then(as_owner).and_then(|config| listen::listen(&config, time, out))
         }
-        Command::Check => check::check(file, out),
+        Command::Check(jids) => check::check(file, &jids, out),
     };
     exit_code(done)
 }
@@ -229,9 +235,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
         (Some(name @ ("probe" | "subscribe" | "unsubscribe")), []) => {
             return Err(Misuse(format!("{name} takes one JID or more")));
         }
-        (Some("check"), []) => Command::Check,
+        (Some("check"), _) => Command::Check(jids(values)?),
         (Some("config"), []) => flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?,
-        (Some("serve" | "listen" | "check" | "config"), [extra, ..]) => {
+        (Some("serve" | "listen" | "config"), [extra, ..]) => {
             return Err(Misuse(format!("unexpected argument {extra:?}")));
         }
         (Some(other), _) => return Err(Misuse(format!("there is no command {other:?}"))),
@@ -294,18 +300,21 @@ fn shared_directory(config: &Config, level: Level) -> Option<PathBuf> {
 /// What a person can do about a failure that does not say it itself.
 fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> Option<String> {
     match failure {
-        Failure::Busy => Some(
-            "it may be stopped, or run on another machine that shares the directory: end it, or give each machine an \
-             identity or a directory of its own"
-                .to_owned(),
-        ),
+        Failure::Busy => directory.map(|directory| {
+            let file = Place::new(directory, &identity.jid).path("lease");
+            format!(
+                "it may be stopped, or run on another machine that shares the directory: end it (fuser {} tells which \
+                 it is), or give each machine an identity or a directory of its own",
+                file.display()
+            )
+        }),
         Failure::Conflict => {
             Some("run this command as the user of the process that is connected: they take turns then".to_owned())
         }
         Failure::LoginRefused(_) if !identity.is_component() => directory.map(|directory| {
             let file = Memory::setback_file(directory, identity);
             format!(
-                "it is not sent again for two hours, unless the configuration changes; \
+                "the password is not sent again for two hours, unless the configuration changes; \
                  where the server's was corrected, remove {}",
                 file.display()
             )
@@ -350,8 +359,8 @@ mod tests {
     #[test]
     fn commands_and_their_arguments() {
         let bob = || BareJid::new("bob@example.com").expect("a bare JID");
-        check("check", Ok((None, Command::Check)));
-        check("--config a.ini check", Ok((Some("a.ini"), Command::Check)));
+        check("check", Ok((None, Command::Check(Vec::new()))));
+        check("--config a.ini check bob@example.com", Ok((Some("a.ini"), Command::Check(vec![bob()]))));
         check("get jid=a@b&type=xml --config=a.ini", Ok((Some("a.ini"), Command::Get("jid=a@b&type=xml".into()))));
         check("probe bob@example.com", Ok((None, Command::Probe(vec![bob()]))));
         let both = || vec![bob(), bob()];
@@ -381,7 +390,7 @@ mod tests {
         check("probe", Err("probe takes one JID or more"));
         check("unsubscribe", Err("unsubscribe takes one JID or more"));
         check("listen --for 0", Err("--for 0: not a number of seconds from 1 to 4294967295"));
-        check("check all", Err("unexpected argument \"all\""));
+        check("listen all", Err("unexpected argument \"all\""));
         check("check --listen x", Err("invalid option '--listen'"));
         check("config", Err("config takes --example or --reference"));
         check("--config", Err("missing argument for option '--config'"));

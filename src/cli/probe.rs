@@ -75,7 +75,8 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
     Ok(true)
 }
 
-fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
+/// Why somebody is not shown, and what can be done about it.
+pub fn refusal(jid: &BareJid, identity: &Identity, why: Why) -> String {
     let accepted = format!("{jid} has not accepted {}; run: webpresence subscribe {jid}", identity.jid);
     let unless = "or there is no such user: the server does not tell";
     match why {
@@ -126,7 +127,7 @@ fn line(resource: &Resource) -> String {
 }
 
 /// The text, fit for a terminal: control characters could move its cursor.
-fn quoted(texts: &Texts) -> String {
+pub fn quoted(texts: &Texts) -> String {
     texts.choose(&[]).map(|text| format!(" {text:?}")).unwrap_or_default()
 }
 

@@ -55,7 +55,8 @@ impl Channel {
         loop {
             let reached = reach(targets.clone(), deadline, steps).await;
             let (socket, target) = reached.map_err(|failure| first.take().unwrap_or(failure))?;
-            steps.passed(Stage::Connected);
+            let to = socket.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+            steps.passed(Stage::Connected { to });
             let channel = Channel::over_tcp(socket);
             if target.beginning == Beginning::InStream {
                 return Ok(channel);
@@ -79,7 +80,7 @@ impl Channel {
         let failed = |error: io::Error| unreachable(&path.display().to_string(), &error.to_string());
         let socket = timeout_at(deadline, UnixStream::connect(path)).await;
         let socket = socket.map_err(|_| Failure::Silent)?.map_err(failed)?;
-        steps.passed(Stage::Connected);
+        steps.passed(Stage::Connected { to: path.display().to_string() });
         Ok(Channel { socket: Box::new(socket), tcp: None, bindings: None })
     }
 
@@ -106,7 +107,8 @@ impl Channel {
     ) -> Result<Channel, Failure> {
         let secured = timeout_at(deadline, tls::secure(identity, name, beginning, self.socket)).await;
         let secured = secured.map_err(|_| Failure::Silent)??;
-        steps.passed(Stage::Secured { certificate: secured.certificate });
+        let (certificate, version) = (secured.certificate, secured.version);
+        steps.passed(Stage::Secured { beginning, version, certificate });
         Ok(Channel { socket: secured.socket, tcp: self.tcp, bindings: Some(secured.bindings) })
     }
 

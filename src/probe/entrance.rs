@@ -2,6 +2,8 @@
 //! ahead of the server's features where they are remembered, and tried once more in the same stream where the server
 //! has changed its mind or the token is refused, and never a third time. What it knows and learns is the account's.
 
+use std::fmt;
+
 use jid::{BareJid, FullJid};
 use ring::digest;
 use xmpp_parsers::minidom::Element;
@@ -22,6 +24,9 @@ pub struct Entrance {
     means: Means,
     /// What the server offers in this session.
     seen: Option<Offer>,
+    leaves_tokens_alone: bool,
+    /// The mechanism that the server took, and its profile; empty before.
+    pub entered_by: String,
 }
 
 /// One login under way.
@@ -63,7 +68,13 @@ pub enum Progress {
 impl Entrance {
     pub fn new(jid: BareJid, proofs: Proofs, password: String, nonce: String) -> Entrance {
         let means = Means { bindings: Bindings::default(), proved: false, proofs };
-        Entrance { jid, password, nonce, means, seen: None }
+        let (leaves_tokens_alone, entered_by) = (false, String::new());
+        Entrance { jid, password, nonce, means, seen: None, leaves_tokens_alone, entered_by }
+    }
+
+    /// Tokens are neither shown nor asked for; one that is remembered stays.
+    pub fn leave_tokens_alone(&mut self) {
+        self.leaves_tokens_alone = true;
     }
 
     /// The channel that the login goes over. `proved`: by TLS, the name of the server.
@@ -192,7 +203,7 @@ impl Entrance {
 
     /// What somebody in the middle could get hold of would open the account to him as well.
     fn may_use_tokens(&self, profile: Profile) -> bool {
-        profile == Profile::Sasl2 && self.means.proved
+        profile == Profile::Sasl2 && self.means.proved && !self.leaves_tokens_alone
     }
 
     /// SASL2 saves a round trip, unless it offers less.
@@ -226,6 +237,7 @@ impl Entrance {
             Failure::Login(fault)
         })?;
         account.salted = salted.or(account.salted.take());
+        self.entered_by = attempt.way.to_string();
         account.offer = self.seen.take();
         if attempt.way.profile() == Profile::Sasl {
             return Ok(Progress::Authenticated);
@@ -290,6 +302,16 @@ pub fn is_dislike(condition: &str) -> bool {
         "undefined-condition",
     ];
     DISLIKED.contains(&condition)
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Token(kind) => write!(f, "a token ({}) in SASL2", kind.name()),
+            Way::Password(Profile::Sasl2, mechanism, _) => write!(f, "{} in SASL2", mechanism.name()),
+            Way::Password(Profile::Sasl, mechanism, _) => f.write_str(mechanism.name()),
+        }
+    }
 }
 
 impl Way {

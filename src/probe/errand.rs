@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::standing::Standing;
 use super::{Answer, Consent, Failure};
 
 /// Whatever is asked can be asked again: a question may be put twice where a session ended under it.
@@ -19,6 +20,8 @@ pub enum Question {
     Consent(BareJid),
     /// Consent is given back.
     Return(BareJid),
+    /// How we stand with our own server, which this is.
+    Standing(BareJid),
 }
 
 /// What the question of the same name brought.
@@ -28,6 +31,7 @@ pub enum Finding {
     Presence(Answer),
     /// Of both sorts of questions about consent.
     Consent(Consent),
+    Standing(Standing),
 }
 
 /// Nothing was learned, and when it is worth asking again.
@@ -65,7 +69,7 @@ pub struct Errand {
 impl Question {
     pub fn jid(&self) -> &BareJid {
         match self {
-            Question::Presence(jid) | Question::Consent(jid) | Question::Return(jid) => jid,
+            Question::Presence(jid) | Question::Consent(jid) | Question::Return(jid) | Question::Standing(jid) => jid,
         }
     }
 }

@@ -175,6 +175,11 @@ impl Facts {
         self.consents.get(jid).is_some_and(|seen| now.saturating_duration_since(*seen) < CONSENT)
     }
 
+    /// How many people were seen within a day.
+    pub fn seen(&self, now: Instant) -> usize {
+        self.consents.keys().filter(|jid| self.consented(jid, now)).count()
+    }
+
     pub fn learn_consent(&mut self, jid: &BareJid, now: Instant) {
         if self.consents.len() >= LIMIT {
             self.consents.clear();
@@ -199,6 +204,7 @@ mod tests {
         facts.learn_consent(&bob, now);
         assert!(facts.consented(&bob, now + CONSENT - Duration::from_secs(1)));
         assert!(!facts.consented(&bob, now + CONSENT));
+        assert_eq!((facts.seen(now), facts.seen(now + CONSENT)), (1, 0));
         facts.forget_consent(&bob);
         assert!(!facts.consented(&bob, now));
     }

@@ -27,6 +27,7 @@ pub mod requests;
 mod sasl;
 pub mod scram;
 pub mod session;
+pub mod standing;
 pub mod stanza;
 pub mod steps;
 pub mod stream;
@@ -135,8 +136,12 @@ pub enum Failure {
     Unreachable { to: String, reason: String },
     /// TLS could not be agreed on, or the certificate is not the server's.
     Tls { host: String, fault: TlsFault },
+    /// The name has no address, or nobody told it: what the system said.
+    NoAddress { host: String, reason: String },
     /// The server does not offer TLS where it was wanted.
     NoTls,
+    /// The server lets nobody log in without TLS, which is not wanted here.
+    WantsTls,
     /// Bytes came in between `<proceed/>` and TLS: somebody is in the middle (RFC 6120, 5.4.3.3).
     Injected,
     /// The server refused our name or password: its condition.
@@ -189,7 +194,9 @@ impl fmt::Display for Failure {
         match self {
             Failure::Unreachable { to, reason } => write!(f, "cannot connect to {to}: {reason}"),
             Failure::Tls { host, fault } => write!(f, "TLS with {host} failed: {fault}"),
+            Failure::NoAddress { host, reason } => write!(f, "no address of {host} is found: {reason}"),
             Failure::NoTls => f.write_str("the server does not offer TLS"),
+            Failure::WantsTls => f.write_str("the server lets nobody log in without TLS: security = starttls"),
             Failure::Injected => f.write_str("bytes were injected before TLS began: somebody is in the middle"),
             Failure::LoginRefused(condition) => write!(f, "the server refused the login: {condition}"),
             Failure::NameUnknown(condition) => {

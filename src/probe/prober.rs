@@ -29,6 +29,7 @@ use super::lease::{Lease, Place};
 use super::memory::{Fingerprint, Memory};
 use super::pending::Pending;
 use super::relay::{Guest, QUESTIONS};
+use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
 use crate::config::Identity;
@@ -63,6 +64,7 @@ pub struct Manner {
     pub opening: Opening,
     pub caution: Caution,
     pub steps: Steps,
+    pub proof: Proof,
     /// Who is told what happens without a question, as long as this process holds the session.
     pub news: Option<mpsc::UnboundedSender<Event>>,
 }
@@ -85,6 +87,16 @@ pub enum Caution {
     /// A person who tries again has done something about it, as a rule. But not about a refused password as long as the
     /// configuration is the same.
     Person,
+}
+
+/// What a login shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// Whatever is fastest.
+    #[default]
+    Any,
+    /// No token, which would open the account although the password is wrong.
+    Password,
 }
 
 impl Manner {
@@ -125,7 +137,7 @@ impl Prober {
     pub async fn ask(&self, jid: BareJid, deadline: Instant) -> Result<Answer, Unasked> {
         match self.put(Question::Presence(jid), deadline).await? {
             Finding::Presence(answer) => Ok(answer),
-            Finding::Consent(_) => Err(Unasked::now(Failure::Busy)),
+            Finding::Consent(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
         }
     }
 
@@ -133,7 +145,7 @@ impl Prober {
     pub async fn subscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
         match self.put(Question::Consent(jid), deadline).await? {
             Finding::Consent(consent) => Ok(consent),
-            Finding::Presence(_) => Err(Unasked::now(Failure::Busy)),
+            Finding::Presence(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
         }
     }
 
@@ -141,7 +153,15 @@ impl Prober {
     pub async fn unsubscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
         match self.put(Question::Return(jid), deadline).await? {
             Finding::Consent(consent) => Ok(consent),
-            Finding::Presence(_) => Err(Unasked::now(Failure::Busy)),
+            Finding::Presence(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
+        }
+    }
+
+    /// How the identity stands with its own server, `home`.
+    pub async fn standing(&self, home: BareJid, deadline: Instant) -> Result<Standing, Unasked> {
+        match self.put(Question::Standing(home), deadline).await? {
+            Finding::Standing(standing) => Ok(standing),
+            Finding::Presence(_) | Finding::Consent(_) => Err(Unasked::now(Failure::Busy)),
         }
     }
 

@@ -69,7 +69,7 @@ impl Race {
                     }
                 }
                 Some(Event::Found(target, Err(error))) => {
-                    self.failure = unreachable(&target.host, &error.to_string());
+                    self.failure = Failure::NoAddress { host: target.host, reason: error.to_string() };
                 }
                 None => {}
             }
@@ -88,7 +88,8 @@ impl Race {
         }
         self.owed = true;
         if let Some(target) = self.targets.pop_front() {
-            self.failure = unreachable(&target.host, "no answer to the question for its address");
+            let reason = "no answer to the question".to_owned();
+            self.failure = Failure::NoAddress { host: target.host.clone(), reason };
             self.running.spawn(async move {
                 let found = lookup_host((target.host.as_str(), target.port)).await.map(Iterator::collect);
                 Event::Found(target, found)

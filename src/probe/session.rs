@@ -14,7 +14,7 @@ use super::account::Pace;
 use super::entrance::{self, Attempt, Entrance, Progress};
 use super::errands::{Address, Errands};
 use super::facts::Facts;
-use super::login::{Bindings, Proofs};
+use super::login::{Bindings, LoginFault, Proofs};
 use super::sasl::condition;
 use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
@@ -146,6 +146,19 @@ impl Session {
         self.errands.unsubscribe(id, jid, until);
     }
 
+    /// From now on only the password itself, or the certificate, opens the account, and no token.
+    pub fn prove_without_tokens(&mut self) {
+        self.entrance.leave_tokens_alone();
+    }
+
+    /// By what the server has let us in, in its own words.
+    pub fn entered_by(&self) -> String {
+        match self.jid.node() {
+            None => "a component's handshake".to_owned(),
+            Some(_) => self.entrance.entered_by.clone(),
+        }
+    }
+
     /// What was put, and what people sent by themselves.
     pub fn errands(&mut self) -> &mut Errands {
         &mut self.errands
@@ -261,7 +274,11 @@ impl Session {
             (element, State::Features) => {
                 let account = self.errands.facts_mut().account_mut(&self.jid);
                 self.entrance.features(account, &element)?;
-                self.entrance.seen(account, &mut self.out).map(entering)
+                let wants_tls = self.security == Security::None && element.has_child("starttls", ns::TLS);
+                self.entrance.seen(account, &mut self.out).map(entering).map_err(|failure| match failure {
+                    Failure::Login(LoginFault::NoMechanism) if wants_tls => Failure::WantsTls,
+                    failure => failure,
+                })
             }
             (element, State::Entering(attempt)) => self.enter(*attempt, element),
             (element, State::Bind) => self.bound(element, now),

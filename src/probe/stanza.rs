@@ -11,6 +11,7 @@ use xmpp_parsers::iq::Iq;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::ping::Ping;
 use xmpp_parsers::stanza_error::{DefinedCondition, ErrorType, StanzaError};
+use xmpp_parsers::time::TimeQuery;
 use xmpp_parsers::version::VersionQuery;
 
 use super::ns;
@@ -31,6 +32,8 @@ pub enum Query {
     Roster,
     /// XEP-0030: to one's own bare address, some servers tell which clients are connected.
     Items,
+    /// XEP-0202.
+    Time,
 }
 
 impl Query {
@@ -42,6 +45,7 @@ impl Query {
             Query::Last => Element::bare("query", ns::LAST),
             Query::Roster => Element::bare("query", ns::ROSTER),
             Query::Items => DiscoItemsQuery { node: None, rsm: None }.into(),
+            Query::Time => TimeQuery.into(),
         }
     }
 }

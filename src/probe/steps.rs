@@ -6,6 +6,8 @@ use std::fmt;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use super::tls::Beginning;
+
 /// A part of the way that lies behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -17,12 +19,19 @@ pub enum Stage {
         host: String,
         port: u16,
     },
-    Connected,
+    Connected {
+        to: String,
+    },
     /// TLS is up; the server's certificate in DER.
     Secured {
+        beginning: Beginning,
+        /// Where the library tells it.
+        version: Option<&'static str>,
         certificate: Option<Vec<u8>>,
     },
-    LoggedIn,
+    LoggedIn {
+        by: String,
+    },
 }
 
 impl fmt::Display for Stage {
@@ -31,9 +40,9 @@ impl fmt::Display for Stage {
             Stage::Lease => f.write_str("its turn"),
             Stage::Relayed => f.write_str("asked the process that holds the session"),
             Stage::Resolved { host, port } => write!(f, "found {host} port {port}"),
-            Stage::Connected => f.write_str("connected"),
+            Stage::Connected { .. } => f.write_str("connected"),
             Stage::Secured { .. } => f.write_str("TLS"),
-            Stage::LoggedIn => f.write_str("logged in"),
+            Stage::LoggedIn { .. } => f.write_str("logged in"),
         }
     }
 }

@@ -50,7 +50,7 @@ impl<'a> Talk<'a> {
         loop {
             if self.session.is_open() && !self.logged_in {
                 self.logged_in = true;
-                self.steps.passed(Stage::LoggedIn);
+                self.steps.passed(Stage::LoggedIn { by: self.session.entered_by() });
             }
             match self.session.step(Instant::now()) {
                 Step::Send(bytes) => {

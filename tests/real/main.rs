@@ -3,6 +3,7 @@
 //! installs it.
 
 mod cases;
+mod check;
 mod commands;
 mod doors;
 mod failures;

@@ -72,6 +72,7 @@ impl Errands {
             // Only the server itself can grant it: rosters are its own.
             Heard::Privilege { from, roster } if from.node().is_none() && self.is_own(from.domain().as_str()) => {
                 self.facts.server_mut(from.domain().as_str()).roster = roster;
+                self.grants_rosters = roster;
             }
             Heard::Reply { from, id, outcome } => self.replied(from, &id, outcome, now),
             Heard::Request { from, to, id, payload } => out.push_str(&self.sender.reply(from, to, id, &payload)),
@@ -182,6 +183,7 @@ impl Errands {
             Topic::Request(id) => self.requests.pong(id, outcome == Err(Condition::Unreachable), now),
             Topic::Items(id) => self.listed(id, outcome.ok().flatten(), now),
             Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
+            Topic::Time(id) => self.times.told(id, outcome.ok().flatten()),
             Topic::Contacts => self.contacts = outcome.ok().flatten().map(contacts_who_let_us_see),
         }
     }

@@ -19,7 +19,7 @@ impl Errands {
                 Err(later) => later,
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
-        inquiries.chain(own).chain(self.requests.next(now)).min()
+        inquiries.chain(own).chain(self.requests.next(now)).chain(self.times.next(now)).min()
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {

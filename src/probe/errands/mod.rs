@@ -18,6 +18,7 @@ use super::guests::Guests;
 use super::inquiry::{Inquiry, Reply, Slot};
 use super::own::{Clients, Own};
 use super::requests::{Requests, Wish};
+use super::standing::{Standing, Times};
 use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
 use super::watch::Watch;
 use super::{Clock, Event};
@@ -59,6 +60,8 @@ enum Topic {
     Own(u64),
     /// An account's own contacts.
     Contacts,
+    /// The time of our own server.
+    Time(u64),
 }
 
 /// All that one session has to find out.
@@ -93,6 +96,9 @@ pub struct Errands {
     own: HashMap<u64, Own>,
     clients: Clients,
     requests: Requests,
+    times: Times,
+    /// XEP-0356, in this session.
+    grants_rosters: bool,
     /// People whom we asked back without waiting for an answer.
     asked_back: HashSet<BareJid>,
     guests: Guests,
@@ -131,6 +137,8 @@ impl Errands {
             own: HashMap::new(),
             clients: Clients::default(),
             requests: Requests::default(),
+            times: Times::default(),
+            grants_rosters: false,
             asked_back: HashSet::new(),
             guests: Guests::of(identity),
             watch: Watch::new(identity.rule),
@@ -217,6 +225,20 @@ impl Errands {
         self.requests.put(id, jid, wish, until);
     }
 
+    /// Asks how we stand with our own server.
+    pub fn ask_standing(&mut self, id: u64, until: Instant) {
+        self.put += 1;
+        self.send(self.home.clone(), Query::Time, Topic::Time(id));
+        self.times.put(id, until);
+    }
+
+    /// What was asked about it, as far as it is known or no longer waited for.
+    pub fn standings(&mut self, now: Instant) -> Vec<(u64, Standing)> {
+        let (grants_rosters, seen) = (self.grants_rosters, self.facts.seen(now));
+        let settled = self.times.settled(now).into_iter();
+        settled.map(|(id, time_s)| (id, Standing { time_s, grants_rosters, seen })).collect()
+    }
+
     /// Lets somebody in who offered to be shown.
     pub fn welcome(&mut self, jid: &BareJid) {
         self.unsent.push_str(&self.sender.subscribed(jid));
@@ -269,6 +291,7 @@ impl Errands {
         self.appear_where_nobody_heeds(now);
         self.ask_for_contacts();
         out.push_str(&std::mem::take(&mut self.unsent));
+        self.times.sent(now);
         let fresh = self.fresh_and_reachable(now);
         if fresh.is_empty() {
             return;
@@ -440,7 +463,9 @@ impl Topic {
                 ids.retain(|other| *other != id);
                 ids.is_empty()
             }
-            Topic::Version | Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Contacts => false,
+            Topic::Version | Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Contacts | Topic::Time(_) => {
+                false
+            }
         }
     }
 }

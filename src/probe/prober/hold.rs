@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::attend::PATIENCE_WITH_PEOPLE;
-use super::{MARGIN, Opening, POLL, Task, before};
+use super::{MARGIN, Opening, POLL, Proof, Task, before};
 use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
@@ -137,6 +137,9 @@ impl Task {
         (self.answered, self.logged_in) = (0, false);
         self.waiting.values_mut().for_each(|errand| errand.put_at = None);
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
+        if self.manner.proof == Proof::Password {
+            session.prove_without_tokens();
+        }
         if self.manner.opening == Opening::Always {
             session.errands().appear_to_listen();
         }
@@ -285,6 +288,7 @@ impl Task {
                     session.ask_pending(*id, jid, until);
                 }
                 Question::Return(jid) => session.unsubscribe(*id, jid, until),
+                Question::Standing(_) => session.errands().ask_standing(*id, until),
                 Question::Consent(jid) => {
                     // Before it is out: from then on nobody may be probed, even if this process is no more.
                     errand.noted |= self.pending.note(us, &jid);
@@ -314,7 +318,7 @@ impl Task {
                 Question::Presence(_) => {
                     answer.map(|answer| self.chosen(errand.question.jid(), answer)).map(Finding::Presence)
                 }
-                Question::Consent(_) | Question::Return(_) => {
+                Question::Consent(_) | Question::Return(_) | Question::Standing(_) => {
                     answer.map(|answer| Finding::Consent(consent_by(&answer)))
                 }
             };
@@ -330,6 +334,11 @@ impl Task {
                 _ => self.pending.settle(&self.identity.jid, errand.question.jid()),
             }
             errand.answer(consent.map(Finding::Consent).map_err(Unasked::now));
+        }
+        for (id, standing) in talk.session.errands().standings(now) {
+            if let Some(errand) = self.waiting.remove(&id) {
+                errand.answer(Ok(Finding::Standing(standing)));
+            }
         }
         let is_dead = is_unheard && talk.session.is_open() && talk.session.errands().is_dead_by_silence();
         if is_dead { Err(Failure::Silent) } else { Ok(any) }

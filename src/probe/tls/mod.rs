@@ -40,6 +40,8 @@ const ALPN: &str = "xmpp-client";
 pub struct Secured {
     pub socket: Box<dyn Socket>,
     pub bindings: Bindings,
+    /// Of TLS, where the library tells it.
+    pub version: Option<&'static str>,
     /// The server's, in DER.
     pub certificate: Option<Vec<u8>>,
 }
@@ -63,7 +65,7 @@ pub async fn secure(
 impl Secured {
     fn new(socket: impl Socket + 'static, certificate: Option<Vec<u8>>, exporter: Option<Vec<u8>>) -> Secured {
         let end_point = certificate.as_deref().and_then(certificate::end_point);
-        Secured { socket: Box::new(socket), bindings: Bindings { exporter, end_point }, certificate }
+        Secured { socket: Box::new(socket), bindings: Bindings { exporter, end_point }, version: None, certificate }
     }
 }
 

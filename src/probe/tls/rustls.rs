@@ -42,7 +42,16 @@ pub async fn secure(
     let connection = stream.get_ref().1;
     let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(|der| der.to_vec());
     let exporter = exporter(connection);
-    Ok(Secured::new(stream, certificate, exporter))
+    let version = version(connection);
+    Ok(Secured { version, ..Secured::new(stream, certificate, exporter) })
+}
+
+fn version(connection: &ClientConnection) -> Option<&'static str> {
+    match connection.protocol_version()? {
+        ProtocolVersion::TLSv1_2 => Some("1.2"),
+        ProtocolVersion::TLSv1_3 => Some("1.3"),
+        _ => None,
+    }
 }
 
 /// TLS 1.2 would need the extended master secret (RFC 9266, 4.1), and rustls does not tell whether it has it.
