@@ -174,6 +174,10 @@ impl Daemon {
     fn text(&self, jid: &str) -> String {
         Connection::open(&self.socket).ask(&format!("jid={jid}&type=text")).text()
     }
+
+    fn tells(&self, jid: &str) -> Told {
+        (format!("process {}", self.leash.pid.as_raw_nonzero()), self.text(jid))
+    }
 }
 
 const CROWD: usize = 25;
@@ -206,8 +210,12 @@ fn everybody(mut known: HashMap<String, String>, strangers: &str) -> Vec<(String
     all
 }
 
+/// An answer, and who gave it.
+type Told = (String, String);
+
 /// Asks for all of them at once; `ask` tells how for each number.
-fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sync) {
+fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> Told + Sync) {
+    let begun = Instant::now();
     let wrong: Vec<String> = thread::scope(|scope| {
         let asked: Vec<_> = people
             .iter()
@@ -215,8 +223,11 @@ fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sy
             .map(|(n, (jid, expected))| {
                 let ask = &ask;
                 scope.spawn(move || {
-                    let text = ask(n, jid);
-                    (text != *expected).then(|| format!("{jid}: {text:?} for {expected:?}"))
+                    let from = begun.elapsed();
+                    let (by, text) = ask(n, jid);
+                    let to = begun.elapsed();
+                    (text != *expected)
+                        .then(|| format!("{jid}: {text:?} for {expected:?}, {from:?} to {to:?}, by {by}"))
                 })
             })
             .collect();
@@ -231,7 +242,7 @@ fn eight_processes(kind: Kind) {
     let people = everybody(crowd(&world, &stand.installed), "unheard");
     let before = stand.tap.total();
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
-    at_once(&people, |n, jid| daemons[n % 8].text(jid));
+    at_once(&people, |n, jid| daemons[n % 8].tells(jid));
     assert_eq!((stand.tap.most(), stand.tap.total() - before), (1, 1), "connections at a time, and in all");
 }
 
@@ -250,6 +261,7 @@ fn ejabberd_eight_processes_share_a_session() {
 fn a_killed_holder(kind: Kind) {
     let world = visit(kind);
     let stand = Stand::new(&world.server, Identity::Component(6), "", "");
+    stand.installed.configure(&format!("{}[log]\nlevel = debug\n", stand.installed.configuration()));
     let people = everybody(crowd(&world, &stand.installed), "unknown");
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
     let nginx = nginx(&daemons);
@@ -269,8 +281,8 @@ fn a_killed_holder(kind: Kind) {
         at_once(&people, |n, jid| {
             asked.fetch_add(1, Ordering::SeqCst);
             match n % 2 {
-                0 => http::Request::get(&format!("/presence/?jid={jid}&type=text")).send(nginx.port).text(),
-                _ => daemons[(holder + 1 + n / 2 % 7) % 8].text(jid),
+                0 => nginx.tells(jid),
+                _ => daemons[(holder + 1 + n / 2 % 7) % 8].tells(jid),
             }
         });
     });
@@ -293,6 +305,13 @@ fn ejabberd_the_holder_is_killed() {
 struct Nginx {
     port: u16,
     _leash: Leash,
+}
+
+impl Nginx {
+    fn tells(&self, jid: &str) -> Told {
+        let answer = http::Request::get(&format!("/presence/?jid={jid}&type=text")).send(self.port);
+        (format!("nginx, with status {}", answer.status), answer.text())
+    }
 }
 
 /// nginx in front of several processes; one that dies is no visitor's business.
@@ -370,7 +389,7 @@ fn side_by_side(kind: Kind, identity: Identity) {
     let stand = Stand::new(&world.server, identity, "", "");
     let get = |jid: &str| {
         let query = format!("jid={jid}&type=text");
-        stand.installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query)], b"").text()
+        ("CGI".to_owned(), stand.installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query)], b"").text())
     };
     let people: Vec<(String, String)> = cases().into_iter().take(9).map(|case| (case.jid, case.text)).collect();
     let many: Vec<_> = people.iter().cycle().take(27).cloned().collect();
@@ -380,8 +399,8 @@ fn side_by_side(kind: Kind, identity: Identity) {
     let daemon = stand.serve();
     assert_eq!(daemon.text("other.example.test"), "Available\n");
     at_once(&many, |n, jid| match n % 3 {
-        0 => daemon.text(jid),
-        1 => stand.installed.get(&format!("jid={jid}&type=text")).text(),
+        0 => daemon.tells(jid),
+        1 => ("get".to_owned(), stand.installed.get(&format!("jid={jid}&type=text")).text()),
         _ => get(jid),
     });
     let output = stand.installed.run(&["probe", "away@example.test"]);
@@ -494,7 +513,22 @@ fn wrong_password(identity: fn(usize) -> Identity, time: Duration, pause: Durati
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(report.contains("next attempt in ") && report.contains("; last failure: "), "{report}");
     }
-    assert!((1..=2).contains(&stand.tap.total()), "{} attempts", stand.tap.total());
+    let (attempts, by_server) = (stand.tap.total(), refusals(&world.server, identity));
+    println!("{}: {attempts} connections, {by_server} refusals by ejabberd's log", identity.jid());
+    assert!((1..=2).contains(&attempts) && (1..=2).contains(&by_server), "{attempts} attempts, {by_server} refusals");
+}
+
+/// How many logins of `identity` ejabberd has refused, by its own log and what it has put aside of it.
+fn refusals(server: &Xmpp, identity: Identity) -> usize {
+    let (kind, jid) = match identity {
+        Identity::Account(_) => ("Failed c2s", identity.jid()),
+        Identity::Component(_) => ("Failed external component", identity.jid()),
+    };
+    let is_log = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ejabberd.log"));
+    let logs = fs::read_dir(server.leash.dir().join("logs")).expect("ejabberd's logs").flatten();
+    let texts = logs.map(|log| log.path()).filter(|path| is_log(path)).map(fs::read);
+    let texts = texts.map(|text| String::from_utf8_lossy(&text.expect("a log")).into_owned());
+    texts.map(|text| text.lines().filter(|line| line.contains(kind) && line.contains(&jid)).count()).sum()
 }
 
 #[test]
