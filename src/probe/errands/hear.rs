@@ -70,9 +70,14 @@ impl Errands {
             Heard::Privilege { from, roster } if from.node().is_none() && self.is_own(from.domain().as_str()) => {
                 self.facts.server_mut(from.domain().as_str()).roster = roster;
             }
+            // What was asked before by a session that is no more, under the same number.
+            Heard::Reply { .. } if address == Address::Everybody => {}
             Heard::Reply { from, id, outcome } => self.replied(from, &id, outcome, now),
+            Heard::Probe { from, id } if self.sender.from.as_ref().is_some_and(|ours| from == *ours) => {
+                self.echo.iter_mut().for_each(|echo| echo.hear(&id));
+            }
             Heard::Request { from, id, payload } => out.push_str(&self.sender.reply(from, id, &payload)),
-            Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Other => {}
+            Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Probe { .. } | Heard::Other => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Errands, Topic, domain_of};
+use super::{Echo, Errands, Topic, domain_of};
 use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::inquiry::{Circumstances, Inquiry};
@@ -18,7 +18,8 @@ impl Errands {
                 Err(later) => later,
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
-        inquiries.chain(own).chain(self.requests.next(now)).min()
+        let echo = self.echo.as_ref().and_then(Echo::next);
+        inquiries.chain(own).chain(self.requests.next(now)).chain(echo).min()
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
