@@ -23,7 +23,7 @@ use crate::rig::users::Shown;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, SECRET, Xmpp};
 use crate::rig::{eventually, http, port, program};
-use crate::world::{Visit, consent, next_number, visit};
+use crate::world::{Visit, consent, next_number, patient, visit};
 
 /// On the way to an XMPP server: counts connections, and can hold back what the server says.
 struct Tap {
@@ -183,7 +183,7 @@ impl Daemon {
 const CROWD: usize = 25;
 
 /// People with words of their own, so that no answer can be mistaken for another one's.
-fn crowd(world: &Visit, installed: &Webpresence) -> HashMap<String, String> {
+fn crowd(world: &Visit, identity: Identity) -> HashMap<String, String> {
     let name = |n: usize| format!("crowd{n}");
     static MET: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
     let users: Vec<String> = (0..CROWD).map(name).collect();
@@ -195,7 +195,8 @@ fn crowd(world: &Visit, installed: &Webpresence) -> HashMap<String, String> {
             world.users.login(&format!("{user}/home"), shown);
         }
     });
-    consent(&world.users, installed, installed.identity, &users.iter().map(String::as_str).collect::<Vec<_>>());
+    let installed = patient(&world.server, identity);
+    consent(&world.users, &installed, identity, &users.iter().map(String::as_str).collect::<Vec<_>>());
     users.iter().enumerate().map(|(n, user)| (format!("{user}@{DOMAIN}"), format!("Words of {n}\n"))).collect()
 }
 
@@ -239,7 +240,7 @@ fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> Told + Sync
 fn eight_processes(kind: Kind) {
     let world = visit(kind);
     let stand = Stand::new(&world.server, Identity::Component(5), "", "");
-    let people = everybody(crowd(&world, &stand.installed), "unheard");
+    let people = everybody(crowd(&world, stand.installed.identity), "unheard");
     let before = stand.tap.total();
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
     at_once(&people, |n, jid| daemons[n % 8].tells(jid));
@@ -262,7 +263,7 @@ fn a_killed_holder(kind: Kind) {
     let world = visit(kind);
     let stand = Stand::new(&world.server, Identity::Component(6), "", "");
     stand.installed.configure(&format!("{}[log]\nlevel = debug\n", stand.installed.configuration()));
-    let people = everybody(crowd(&world, &stand.installed), "unknown");
+    let people = everybody(crowd(&world, stand.installed.identity), "unknown");
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
     let nginx = nginx(&daemons);
     assert_eq!(daemons[3].text("other.example.test"), "Available\n", "the session is open");
