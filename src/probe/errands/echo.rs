@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 /// Stanzas in a round. Beside another connection all of them come back once in 65,536 times.
 const ROUND: usize = 16;
-/// How soon the next round follows one that has not come back.
+/// How soon the next round follows the first, if that has not come back; from then on each takes so much longer.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a server is waited for that sends nothing of it back.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,16 +20,18 @@ pub struct Echo {
     /// How many have come back of each round.
     heard: Vec<usize>,
     begun: Option<Instant>,
+    due: Option<Instant>,
 }
 
 impl Echo {
     /// The names of the stanzas that are to be sent now: none before the next round is due.
     pub fn round(&mut self, now: Instant) -> Vec<String> {
-        if self.next().is_some_and(|next| now < next) {
+        if self.due.is_some_and(|due| now < due) {
             return Vec::new();
         }
         self.begun.get_or_insert(now);
         self.heard.push(0);
+        self.due = Some(now + PAUSE * u32::try_from(self.heard.len()).unwrap_or(u32::MAX));
         (0..ROUND).map(|number| format!("e{}-{number}", self.heard.len() - 1)).collect()
     }
 
@@ -43,15 +45,18 @@ impl Echo {
 
     /// Nobody else gets what is ours. A server that sends nothing back at all cannot tell.
     pub fn is_over(&self, now: Instant) -> bool {
-        let is_mute = self.heard.iter().all(|heard| *heard == 0);
-        let gave_up = is_mute && self.begun.is_some_and(|begun| begun + PATIENCE <= now);
+        let gave_up = !self.is_answered() && self.begun.is_some_and(|begun| begun + PATIENCE <= now);
         gave_up || self.heard.contains(&ROUND)
+    }
+
+    /// The server does send back what we send ourselves.
+    pub fn is_answered(&self) -> bool {
+        self.heard.iter().any(|heard| *heard > 0)
     }
 
     /// When the next round is due.
     pub fn next(&self) -> Option<Instant> {
-        let rounds = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
-        self.begun.map(|begun| begun + PAUSE.saturating_mul(rounds))
+        self.due
     }
 }
 
@@ -73,6 +78,7 @@ mod tests {
         second.iter().skip(1).for_each(|name| echo.hear(name));
         ["", "e", "q1", "e1", "e7-0", "e99999999999999999999-0"].iter().for_each(|name| echo.hear(name));
         assert!(!echo.is_over(later));
+        assert_eq!(echo.next(), Some(later + 2 * PAUSE), "the longer it takes, the less is sent");
         echo.hear(&second[0]);
         assert!(echo.is_over(later));
     }
@@ -81,7 +87,7 @@ mod tests {
     fn a_server_that_sends_nothing_back_is_not_waited_for_for_ever() {
         let (mut echo, now) = (Echo::default(), Instant::now());
         echo.round(now);
-        assert!(!echo.is_over(now + PATIENCE - PAUSE));
+        assert!(!echo.is_over(now + PATIENCE - PAUSE) && !echo.is_answered());
         assert!(echo.is_over(now + PATIENCE));
     }
 }

@@ -287,6 +287,28 @@ async fn after_a_death_a_component_asks_nothing_before_all_that_is_ours_comes_ba
     assert!(socket.exists(), "the server has not closed its side: the next one shall ask itself, too");
 }
 
+/// Nobody is called offline or said not to allow it: nothing is known.
+#[tokio::test]
+async fn beside_another_connection_nothing_is_asked() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
+    let socket = Place::new(directory.path(), &identity.jid).path("relay");
+    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
+    let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let serve = async {
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        server.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        let round = read_round(&mut server, "e0-15'").await;
+        let (_, round) = round.split_once("</handshake>").expect("a handshake");
+        let (one, _) = round.split_once("/>").expect("several stanzas");
+        server.write_all(format!("<handshake/>{one}/>").as_bytes()).await.expect("an open connection");
+        server
+    };
+    let (answer, _server) = tokio::join!(prober.ask(bob(), within(Duration::from_secs(1))), serve);
+    assert_eq!(answer.map_err(|unasked| unasked.failure), Err(Failure::Conflict));
+}
+
 /// Prosody refuses a second connection, so that there is nothing to find out.
 #[tokio::test]
 async fn after_a_death_nothing_is_in_the_way_on_prosody() {
