@@ -151,6 +151,11 @@ impl Errands {
         self.echo = self.sender.from.as_ref().map(|_| Echo::default());
     }
 
+    /// It was not found out whether another one counts.
+    pub fn is_in_doubt(&self) -> bool {
+        self.echo.is_some()
+    }
+
     /// The server has given this account session its address.
     pub fn bound(&mut self, jid: Option<FullJid>) {
         self.bound = jid;
@@ -267,7 +272,7 @@ impl Errands {
 
     /// Writes everything that was put since the last call.
     pub fn write(&mut self, out: &mut String, now: Instant) {
-        if self.is_in_doubt(out, now) {
+        if self.asks_ourselves(out, now) {
             return;
         }
         if self.facts.server(self.home.as_str()).wants_presence {
@@ -308,8 +313,8 @@ impl Errands {
         }
     }
 
-    /// Asks ourselves, if it is time to.
-    fn is_in_doubt(&mut self, out: &mut String, now: Instant) -> bool {
+    /// True as long as nobody else is to be asked.
+    fn asks_ourselves(&mut self, out: &mut String, now: Instant) -> bool {
         self.echo.take_if(|echo| echo.is_over(now));
         let names = self.echo.as_mut().map(|echo| echo.round(now));
         names.iter().flatten().for_each(|name| out.push_str(&self.sender.echo(name)));

@@ -142,7 +142,7 @@ impl Task {
             session.errands().doubt();
         }
         let outcome = self.hold(&mut session, house).await;
-        house.is_haunted = outcome != Ok(Farewell::Mutual);
+        house.is_haunted = outcome != Ok(Farewell::Mutual) || session.errands().is_in_doubt();
         self.facts = session.into_facts();
         self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
         outcome.map(drop)

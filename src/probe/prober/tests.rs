@@ -295,7 +295,7 @@ async fn beside_another_connection_nothing_is_asked() {
     let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
     let socket = Place::new(directory.path(), &identity.jid).path("relay");
     drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
-    let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let (prober, task) = Prober::spawn(identity, meeting_in(directory.path()));
     let serve = async {
         let (mut server, _) = listener.accept().await.expect("a connection");
         server.write_all(HEADER.as_bytes()).await.expect("an open connection");
@@ -305,8 +305,13 @@ async fn beside_another_connection_nothing_is_asked() {
         server.write_all(format!("<handshake/>{one}/>").as_bytes()).await.expect("an open connection");
         server
     };
-    let (answer, _server) = tokio::join!(prober.ask(bob(), within(Duration::from_secs(1))), serve);
+    let (answer, mut server) = tokio::join!(prober.ask(bob(), within(Duration::from_secs(1))), serve);
     assert_eq!(answer.map_err(|unasked| unasked.failure), Err(Failure::Conflict));
+    drop(prober);
+    read_until(&mut server, "</stream:stream>").await;
+    drop(server);
+    task.await.expect("no panic");
+    assert!(socket.exists(), "the next one shall ask itself, too");
 }
 
 /// Prosody refuses a second connection, so that there is nothing to find out.
