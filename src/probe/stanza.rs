@@ -58,7 +58,8 @@ impl Sender {
         wire(presence("probe", self.from.clone().map(Jid::from), to))
     }
 
-    /// A component's probe of itself, which comes back: by nothing else does a server give so little away.
+    /// A component's probe of itself, which comes back to it. COMPAT: not an IQ, since one ejabberd drops those of a
+    /// component while mod_privilege is on.
     pub fn echo(&self, name: &str) -> String {
         let Some(from) = self.from.clone().map(Jid::from) else { return String::new() };
         let mut stanza = presence("probe", Some(from.clone()), &from);
