@@ -203,7 +203,7 @@ impl fmt::Display for Failure {
                 write!(f, "the server does not know this name; is it configured there? ({condition})")
             }
             Failure::Login(fault) => write!(f, "the login was broken off: {fault}"),
-            Failure::Conflict => f.write_str("the server ended the session: another one of this identity is open"),
+            Failure::Conflict => f.write_str("another session of this identity is open"),
             Failure::StreamEnded(reason) if reason.is_empty() => f.write_str("the server closed the connection"),
             Failure::StreamEnded(reason) => write!(f, "the server ended the session: {reason}"),
             Failure::Stream(fault) => write!(f, "the server does not speak XMPP: {fault}"),

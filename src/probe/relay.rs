@@ -67,12 +67,20 @@ pub enum Caller {
     Stranger,
 }
 
+/// What becomes of the socket of a holder who ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    Removed,
+    /// The next holder finds it, as if this one had been killed.
+    Left,
+}
+
 /// The holder's end: it listens until it is closed.
 pub struct Relay {
     callers: mpsc::Receiver<Caller>,
     desk: tokio::task::JoinHandle<()>,
     socket: PathBuf,
-    /// The holder before did not take his leave: he was killed, and the server may not know it yet.
+    /// The holder before did not take his leave, or the server not notice: to the server he may be there still.
     pub follows_a_death: bool,
 }
 
@@ -108,8 +116,10 @@ impl Relay {
 
     /// Answers that are ready still go out; everything else is asked again, elsewhere. The lease is to be held until
     /// this is done, since the next holder puts his socket in the same place.
-    pub async fn close(self) {
-        if let Err(error) = fs::remove_file(&self.socket) {
+    pub async fn close(self, trace: Trace) {
+        if trace == Trace::Removed
+            && let Err(error) = fs::remove_file(&self.socket)
+        {
             log::info!("{}: {error}", self.socket.display());
         }
         drop(self.callers);
@@ -338,7 +348,7 @@ mod tests {
             let second = errand(&mut relay).await;
             first.answer(Ok(Finding::Consent(Consent::Given)));
             drop(second);
-            relay.close().await;
+            relay.close(Trace::Removed).await;
         };
         let hear = async {
             assert_eq!(guest.told().await.expect("an answer"), (0, Ok(Finding::Consent(Consent::Given))));

@@ -62,6 +62,15 @@ impl Sender {
         wire(presence("probe", self.from.clone().map(Jid::from), to))
     }
 
+    /// A component's probe of itself, which comes back to it. COMPAT: not an IQ, since one ejabberd drops those of a
+    /// component while mod_privilege is on.
+    pub fn echo(&self, name: &str) -> String {
+        let Some(from) = self.from.clone().map(Jid::from) else { return String::new() };
+        let mut stanza = presence("probe", Some(from.clone()), &from);
+        stanza.set_attr(Namespace::NONE, NcName::try_from("id").expect("an XML name"), name);
+        wire(stanza)
+    }
+
     pub fn subscribe(&self, to: &BareJid, why: &str) -> String {
         let mut stanza = self.about_consent("subscribe", to);
         let mut status = Element::bare("status", ns::CLIENT);
@@ -171,13 +180,15 @@ pub enum Heard {
     Message { from: Jid, body: String },
     /// XEP-0356: whether this server lets us read the rosters of its users.
     Privilege { from: Jid, roster: bool },
+    /// `probe`: a server wants to know our presence, or we did.
+    Probe { from: Jid, id: String },
     /// A presence that came back.
     PresenceError { from: Jid, condition: Condition },
     /// The answer to an IQ of ours.
     Reply { from: Option<Jid>, id: String, outcome: Result<Option<Element>, Condition> },
     /// An IQ that wants an answer.
     Request { from: Option<Jid>, to: Option<Jid>, id: String, payload: Element },
-    /// Probes, groups' and servers' messages, and what cannot be read.
+    /// Groups' and servers' messages, and what cannot be read.
     Other,
 }
 
@@ -231,6 +242,7 @@ pub fn hear(stanza: Element) -> Heard {
         Some("subscribed") => Heard::Subscribed { from },
         Some("subscribe") => Heard::Subscribe { from },
         Some("unsubscribe") => Heard::Unsubscribe { from },
+        Some("probe") => Heard::Probe { id: stanza.attr("id").unwrap_or_default().to_owned(), from },
         Some("error") => Heard::PresenceError { condition: Condition::of(&stanza), from },
         Some(_) => Heard::Other,
     }
@@ -482,7 +494,6 @@ mod tests {
             "<message from='a@b' type='error'><body>hi</body></message>",
             "<message from='a@b'><subject>hi</subject></message>",
             "<message type='chat'><body>hi</body></message>",
-            "<presence from='a@b' type='probe'/>",
             "<presence from='a@b' type='odd'/>",
             "<presence type='unavailable'/>",
             "<presence from='@@'/>",

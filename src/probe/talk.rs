@@ -32,6 +32,15 @@ pub struct Talk<'a> {
     pub heard: Option<Instant>,
 }
 
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The server has closed it, too.
+    Mutual,
+    /// What the server thinks of it is not known.
+    OneSided,
+}
+
 impl<'a> Talk<'a> {
     /// Connects; `deadline` is for the login too.
     pub async fn open(
@@ -89,19 +98,22 @@ impl<'a> Talk<'a> {
 
     /// Closes the stream and waits a moment for the server to do the same, so that the next session of this identity,
     /// whoever opens it, does not meet this one.
-    pub async fn goodbye(&mut self) {
+    pub async fn goodbye(&mut self) -> Farewell {
         let deadline = Instant::now() + GOODBYE;
         let farewell = self.session.close();
-        let Some(channel) = &mut self.channel else { return };
+        let Some(channel) = &mut self.channel else { return Farewell::Mutual };
         let leave = async {
             channel.write(farewell).await?;
             let mut buffer = [0; 8192];
             while channel.read(&mut buffer).await? > 0 {}
             channel.shutdown().await
         };
-        if let Ok(Err(error)) = timeout_at(deadline, leave).await {
-            log::debug!("{}: closing: {error}", self.identity.jid);
+        match timeout_at(deadline, leave).await {
+            Ok(Ok(())) => return Farewell::Mutual,
+            Ok(Err(error)) => log::debug!("{}: closing: {error}", self.identity.jid),
+            Err(_) => log::debug!("{}: closing: the server takes its time", self.identity.jid),
         }
+        Farewell::OneSided
     }
 }
 

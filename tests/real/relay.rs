@@ -23,7 +23,7 @@ use crate::rig::users::Shown;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, SECRET, Xmpp};
 use crate::rig::{eventually, http, port, program};
-use crate::world::{Visit, consent, next_number, visit};
+use crate::world::{Visit, consent, next_number, patient, visit};
 
 /// On the way to an XMPP server: counts connections, and can hold back what the server says.
 struct Tap {
@@ -174,12 +174,16 @@ impl Daemon {
     fn text(&self, jid: &str) -> String {
         Connection::open(&self.socket).ask(&format!("jid={jid}&type=text")).text()
     }
+
+    fn tells(&self, jid: &str) -> Told {
+        (format!("process {}", self.leash.pid.as_raw_nonzero()), self.text(jid))
+    }
 }
 
 const CROWD: usize = 25;
 
 /// People with words of their own, so that no answer can be mistaken for another one's.
-fn crowd(world: &Visit, installed: &Webpresence) -> HashMap<String, String> {
+fn crowd(world: &Visit, identity: Identity) -> HashMap<String, String> {
     let name = |n: usize| format!("crowd{n}");
     static MET: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
     let users: Vec<String> = (0..CROWD).map(name).collect();
@@ -191,7 +195,8 @@ fn crowd(world: &Visit, installed: &Webpresence) -> HashMap<String, String> {
             world.users.login(&format!("{user}/home"), shown);
         }
     });
-    consent(&world.users, installed, installed.identity, &users.iter().map(String::as_str).collect::<Vec<_>>());
+    let installed = patient(&world.server, identity);
+    consent(&world.users, &installed, identity, &users.iter().map(String::as_str).collect::<Vec<_>>());
     users.iter().enumerate().map(|(n, user)| (format!("{user}@{DOMAIN}"), format!("Words of {n}\n"))).collect()
 }
 
@@ -206,8 +211,12 @@ fn everybody(mut known: HashMap<String, String>, strangers: &str) -> Vec<(String
     all
 }
 
+/// An answer, and who gave it.
+type Told = (String, String);
+
 /// Asks for all of them at once; `ask` tells how for each number.
-fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sync) {
+fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> Told + Sync) {
+    let begun = Instant::now();
     let wrong: Vec<String> = thread::scope(|scope| {
         let asked: Vec<_> = people
             .iter()
@@ -215,8 +224,11 @@ fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sy
             .map(|(n, (jid, expected))| {
                 let ask = &ask;
                 scope.spawn(move || {
-                    let text = ask(n, jid);
-                    (text != *expected).then(|| format!("{jid}: {text:?} for {expected:?}"))
+                    let from = begun.elapsed();
+                    let (by, text) = ask(n, jid);
+                    let to = begun.elapsed();
+                    (text != *expected)
+                        .then(|| format!("{jid}: {text:?} for {expected:?}, {from:?} to {to:?}, by {by}"))
                 })
             })
             .collect();
@@ -228,10 +240,10 @@ fn at_once(people: &[(String, String)], ask: impl Fn(usize, &str) -> String + Sy
 fn eight_processes(kind: Kind) {
     let world = visit(kind);
     let stand = Stand::new(&world.server, Identity::Component(5), "", "");
-    let people = everybody(crowd(&world, &stand.installed), "unheard");
+    let people = everybody(crowd(&world, stand.installed.identity), "unheard");
     let before = stand.tap.total();
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
-    at_once(&people, |n, jid| daemons[n % 8].text(jid));
+    at_once(&people, |n, jid| daemons[n % 8].tells(jid));
     assert_eq!((stand.tap.most(), stand.tap.total() - before), (1, 1), "connections at a time, and in all");
 }
 
@@ -250,7 +262,8 @@ fn ejabberd_eight_processes_share_a_session() {
 fn a_killed_holder(kind: Kind) {
     let world = visit(kind);
     let stand = Stand::new(&world.server, Identity::Component(6), "", "");
-    let people = everybody(crowd(&world, &stand.installed), "unknown");
+    stand.installed.configure(&format!("{}[log]\nlevel = debug\n", stand.installed.configuration()));
+    let people = everybody(crowd(&world, stand.installed.identity), "unknown");
     let daemons: Vec<Daemon> = (0..8).map(|_| stand.serve()).collect();
     let nginx = nginx(&daemons);
     assert_eq!(daemons[3].text("other.example.test"), "Available\n", "the session is open");
@@ -269,8 +282,8 @@ fn a_killed_holder(kind: Kind) {
         at_once(&people, |n, jid| {
             asked.fetch_add(1, Ordering::SeqCst);
             match n % 2 {
-                0 => http::Request::get(&format!("/presence/?jid={jid}&type=text")).send(nginx.port).text(),
-                _ => daemons[(holder + 1 + n / 2 % 7) % 8].text(jid),
+                0 => nginx.tells(jid),
+                _ => daemons[(holder + 1 + n / 2 % 7) % 8].tells(jid),
             }
         });
     });
@@ -293,6 +306,13 @@ fn ejabberd_the_holder_is_killed() {
 struct Nginx {
     port: u16,
     _leash: Leash,
+}
+
+impl Nginx {
+    fn tells(&self, jid: &str) -> Told {
+        let answer = http::Request::get(&format!("/presence/?jid={jid}&type=text")).send(self.port);
+        (format!("nginx, with status {}", answer.status), answer.text())
+    }
 }
 
 /// nginx in front of several processes; one that dies is no visitor's business.
@@ -370,7 +390,7 @@ fn side_by_side(kind: Kind, identity: Identity) {
     let stand = Stand::new(&world.server, identity, "", "");
     let get = |jid: &str| {
         let query = format!("jid={jid}&type=text");
-        stand.installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query)], b"").text()
+        ("CGI".to_owned(), stand.installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query)], b"").text())
     };
     let people: Vec<(String, String)> = cases().into_iter().take(9).map(|case| (case.jid, case.text)).collect();
     let many: Vec<_> = people.iter().cycle().take(27).cloned().collect();
@@ -380,8 +400,8 @@ fn side_by_side(kind: Kind, identity: Identity) {
     let daemon = stand.serve();
     assert_eq!(daemon.text("other.example.test"), "Available\n");
     at_once(&many, |n, jid| match n % 3 {
-        0 => daemon.text(jid),
-        1 => stand.installed.get(&format!("jid={jid}&type=text")).text(),
+        0 => daemon.tells(jid),
+        1 => ("get".to_owned(), stand.installed.get(&format!("jid={jid}&type=text")).text()),
         _ => get(jid),
     });
     let output = stand.installed.run(&["probe", "away@example.test"]);
@@ -494,7 +514,22 @@ fn wrong_password(identity: fn(usize) -> Identity, time: Duration, pause: Durati
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(report.contains("next attempt in ") && report.contains("; last failure: "), "{report}");
     }
-    assert!((1..=2).contains(&stand.tap.total()), "{} attempts", stand.tap.total());
+    let (attempts, by_server) = (stand.tap.total(), refusals(&world.server, identity));
+    println!("{}: {attempts} connections, {by_server} refusals by ejabberd's log", identity.jid());
+    assert!((1..=2).contains(&attempts) && (1..=2).contains(&by_server), "{attempts} attempts, {by_server} refusals");
+}
+
+/// How many logins of `identity` ejabberd has refused, by its own log and what it has put aside of it.
+fn refusals(server: &Xmpp, identity: Identity) -> usize {
+    let (kind, jid) = match identity {
+        Identity::Account(_) => ("Failed c2s", identity.jid()),
+        Identity::Component(_) => ("Failed external component", identity.jid()),
+    };
+    let is_log = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ejabberd.log"));
+    let logs = fs::read_dir(server.leash.dir().join("logs")).expect("ejabberd's logs").flatten();
+    let texts = logs.map(|log| log.path()).filter(|path| is_log(path)).map(fs::read);
+    let texts = texts.map(|text| String::from_utf8_lossy(&text.expect("a log")).into_owned());
+    texts.map(|text| text.lines().filter(|line| line.contains(kind) && line.contains(&jid)).count()).sum()
 }
 
 #[test]

@@ -120,12 +120,17 @@ impl World {
         thread::scope(|scope| {
             for identity in (0..known).flat_map(|n| [Identity::Component(n), Identity::Account(n)]) {
                 scope.spawn(move || {
-                    let installed = Webpresence::new(&self.server, identity);
+                    let installed = patient(&self.server, identity);
                     consent(&self.users, &installed, identity, &CAST.map(|(user, _, _)| user));
                 });
             }
         });
     }
+}
+
+/// An installation for setting something up: the machine may be busy, and nobody waits for a page.
+pub fn patient(server: &Xmpp, identity: Identity) -> Webpresence {
+    Webpresence::tuned(server, identity, "timeout = 30\n", "")
 }
 
 /// The real way: the identity asks, the users (online at "home") say yes.

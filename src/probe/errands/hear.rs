@@ -23,14 +23,18 @@ pub enum Address {
     Ours,
     /// To our identity, whoever speaks for it.
     Everybody,
+    /// To a session of our identity that is no more.
+    Former,
 }
 
 impl Errands {
     /// To whom `to` speaks; the bare JID is ours already.
     pub fn address(&self, to: &Jid) -> Address {
         match &self.sender.from {
-            Some(ours) if *to != *ours => Address::Everybody,
-            _ => Address::Ours,
+            Some(ours) if *to == *ours => Address::Ours,
+            Some(_) if to.resource().is_some() => Address::Former,
+            Some(_) => Address::Everybody,
+            None => Address::Ours,
         }
     }
 
@@ -74,9 +78,15 @@ impl Errands {
                 self.facts.server_mut(from.domain().as_str()).roster = roster;
                 self.grants_rosters = roster;
             }
+            // That session has used the same numbers.
+            Heard::Reply { .. } if address == Address::Former => {}
             Heard::Reply { from, id, outcome } => self.replied(from, &id, outcome, now),
+            Heard::Probe { from, id } if self.sender.from.as_ref().is_some_and(|ours| from == *ours) => {
+                self.echo.iter_mut().for_each(|echo| echo.hear(&id));
+            }
             Heard::Request { from, to, id, payload } => out.push_str(&self.sender.reply(from, to, id, &payload)),
-            Heard::PresenceError { .. } | Heard::Unsubscribe { .. } | Heard::Privilege { .. } | Heard::Other => {}
+            Heard::PresenceError { .. } | Heard::Unsubscribe { .. } | Heard::Privilege { .. } => {}
+            Heard::Probe { .. } | Heard::Other => {}
         }
     }
 
@@ -87,7 +97,7 @@ impl Errands {
             return;
         }
         self.about(from, |inquiry| match address {
-            Address::Everybody => inquiry.pushed(resource.clone(), now),
+            Address::Everybody | Address::Former => inquiry.pushed(resource.clone(), now),
             Address::Ours => inquiry.available(resource.clone(), now),
         });
         let changed = self.watch.available(from, resource);

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{Errands, Topic, domain_of};
+use super::{Echo, Errands, Topic, domain_of};
 use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::inquiry::{Circumstances, Inquiry};
@@ -19,7 +19,8 @@ impl Errands {
                 Err(later) => later,
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
-        inquiries.chain(own).chain(self.requests.next(now)).chain(self.times.next(now)).min()
+        let echo = self.echo.as_ref().and_then(Echo::next);
+        inquiries.chain(own).chain(self.requests.next(now)).chain(self.times.next(now)).chain(echo).min()
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
@@ -27,7 +28,7 @@ impl Errands {
             let verdict = inquiry.verdict(self.circumstances(inquiry, now));
             // With the next write the account appears, and asks again.
             let again = verdict == Ok(Err(Failure::NotHeeded)) && !self.appeared;
-            verdict.ok().filter(|_| !again).map(|answer| (*id, answer))
+            verdict.ok().filter(|_| !again).map(|answer| (*id, answer.map_err(|failure| self.blamed(failure))))
         };
         let mut ready: Vec<_> = self.inquiries.iter().filter_map(judged).collect();
         for (id, answer) in &ready {
@@ -60,6 +61,12 @@ impl Errands {
             ready.push((id, answer));
         }
         ready
+    }
+
+    /// Nothing was asked because of another connection in our name: it is to blame, not the server.
+    fn blamed(&self, failure: Failure) -> Failure {
+        let is_shared = self.echo.as_ref().is_some_and(Echo::is_answered);
+        if is_shared && failure == Failure::Silent { Failure::Conflict } else { failure }
     }
 
     pub fn consents(&mut self, now: Instant) -> Vec<(u64, Result<Consent, Failure>)> {

@@ -2,6 +2,7 @@
 //! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
 //! Here is what goes out; `hear` takes what comes in, `judge` decides when a question is answered.
 
+mod echo;
 mod hear;
 mod judge;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use jid::{BareJid, FullJid};
 use tokio::time::Instant;
 
+use echo::Echo;
 pub use hear::Address;
 
 use super::facts::Facts;
@@ -109,6 +111,8 @@ pub struct Errands {
     sent: HashMap<String, Sent>,
     counter: u64,
     put: usize,
+    /// Questions wait until it is over.
+    echo: Option<Echo>,
 }
 
 impl Errands {
@@ -147,7 +151,18 @@ impl Errands {
             sent: HashMap::new(),
             counter: 0,
             put: 0,
+            echo: None,
         }
+    }
+
+    /// Another connection of this component may count still: nothing is asked before all that is ours comes here.
+    pub fn doubt(&mut self) {
+        self.echo = self.sender.from.as_ref().map(|_| Echo::default());
+    }
+
+    /// It was not found out whether another one counts.
+    pub fn is_in_doubt(&self) -> bool {
+        self.echo.is_some()
     }
 
     /// The server has given this account session its address.
@@ -284,6 +299,9 @@ impl Errands {
 
     /// Writes everything that was put since the last call.
     pub fn write(&mut self, out: &mut String, now: Instant) {
+        if self.asks_ourselves(out, now) {
+            return;
+        }
         if self.facts.server(self.home.as_str()).wants_presence {
             self.collect(now);
             self.appear(INITIAL_PRESENCE);
@@ -326,6 +344,14 @@ impl Errands {
         if !abroad.is_empty() {
             self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, abroad), out);
         }
+    }
+
+    /// True as long as nobody else is to be asked.
+    fn asks_ourselves(&mut self, out: &mut String, now: Instant) -> bool {
+        self.echo.take_if(|echo| echo.is_over(now));
+        let names = self.echo.as_mut().map(|echo| echo.round(now));
+        names.iter().flatten().for_each(|name| out.push_str(&self.sender.echo(name)));
+        self.echo.is_some()
     }
 
     /// Where silence means nothing by itself, the account's own roster tells who lets us see him.

@@ -13,10 +13,10 @@ use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
 use crate::probe::lease::Lease;
-use crate::probe::relay::{Caller, QUESTIONS, Relay};
+use crate::probe::relay::{Caller, QUESTIONS, Relay, Trace};
 use crate::probe::session::Session;
 use crate::probe::stream::Fault;
-use crate::probe::talk::Talk;
+use crate::probe::talk::{Farewell, Talk};
 use crate::probe::{Answer, Clock, Consent, Failure, Why};
 
 /// How long a session may last, unless it lingers always.
@@ -25,9 +25,6 @@ const SESSION_AGE: Duration = Duration::from_secs(600);
 const STEADY: Duration = Duration::from_secs(300);
 /// How long a session that lingers always may hear nothing before it asks whether it is alive (XEP-0199).
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// COMPAT: ejabberd gives each of two connections of a component some of the other's answers. One whose process was
-/// killed counts as long as ejabberd has not noticed; Prosody says `conflict` meanwhile.
-pub(super) const DEATH_PAUSE: Duration = Duration::from_millis(200);
 /// COMPAT: Prosody may not know yet that the connection of a process that was killed is gone. The pauses double.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const CONFLICTS: u32 = 6;
@@ -41,6 +38,8 @@ struct House {
     relay: Option<Relay>,
     /// A process with another configuration waits: what is in hand is answered, and the lease goes round.
     is_sought: bool,
+    /// For all we know the server may still count a connection that was there before.
+    is_haunted: bool,
     facts_kept: Option<Instant>,
     /// Something was answered since.
     has_learned: bool,
@@ -61,16 +60,15 @@ impl Task {
                 None
             }
         });
-        let mut house = House { relay, is_sought: false, facts_kept: None, has_learned: false };
+        let is_haunted = relay.as_ref().is_some_and(|relay| relay.follows_a_death);
+        let mut house = House { relay, is_sought: false, is_haunted, facts_kept: None, has_learned: false };
         self.memory.recall_facts(&mut self.facts, Instant::now(), SystemTime::now());
-        if house.relay.as_ref().is_some_and(|relay| relay.follows_a_death) && self.may_get_anothers_answers() {
-            sleep(DEATH_PAUSE).await;
-        }
         if let Err(failure) = self.sessions(&mut house).await {
             self.fail_all(failure, Attempt::Made);
         }
         if let Some(relay) = house.relay {
-            relay.close().await;
+            let is_haunted = house.is_haunted && self.others_may_get_our_answers();
+            relay.close(if is_haunted { Trace::Left } else { Trace::Removed }).await;
         }
         drop(lease);
         if house.is_sought {
@@ -78,10 +76,12 @@ impl Task {
         }
     }
 
-    fn may_get_anothers_answers(&self) -> bool {
+    /// COMPAT: ejabberd lets a component connect twice, and gives each connection some of the other's answers. Prosody
+    /// and Openfire say `conflict`.
+    fn others_may_get_our_answers(&self) -> bool {
         let home = self.identity.home();
         let kind = self.identity.server.or_else(|| self.facts.server(home.as_str()).kind);
-        self.identity.is_component() && kind != Some(ServerKind::Prosody)
+        self.identity.is_component() && !matches!(kind, Some(ServerKind::Prosody | ServerKind::Openfire))
     }
 
     /// One session after the other as long as somebody asks and they serve.
@@ -136,6 +136,7 @@ impl Task {
     async fn session(&mut self, house: &mut House) -> Result<(), Failure> {
         (self.answered, self.logged_in) = (0, false);
         self.waiting.values_mut().for_each(|errand| errand.put_at = None);
+        let is_in_doubt = house.is_haunted && self.others_may_get_our_answers();
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
         if self.manner.proof == Proof::Password {
             session.prove_without_tokens();
@@ -143,22 +144,25 @@ impl Task {
         if self.manner.opening == Opening::Always {
             session.errands().appear_to_listen();
         }
+        if is_in_doubt {
+            session.errands().doubt();
+        }
         let outcome = self.hold(&mut session, house).await;
         // Also what came with the end of the stream.
         self.attend(&mut session);
+        house.is_haunted = outcome != Ok(Farewell::Mutual) || session.errands().is_in_doubt();
         self.facts = session.into_facts();
         self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
-        outcome
+        outcome.map(drop)
     }
 
-    async fn hold(&mut self, session: &mut Session, house: &mut House) -> Result<(), Failure> {
+    async fn hold(&mut self, session: &mut Session, house: &mut House) -> Result<Farewell, Failure> {
         self.take_more(house);
         self.put_fresh(session);
         let (identity, steps, deadline) = (self.identity.clone(), self.manner.steps.clone(), self.login_deadline());
         let mut talk = Talk::open(identity, session, steps, deadline).await?;
         self.converse(&mut talk, house).await?;
-        talk.goodbye().await;
-        Ok(())
+        Ok(talk.goodbye().await)
     }
 
     /// Until when somebody waits.

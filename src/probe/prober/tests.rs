@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::hold::{self, CONFLICTS};
+use super::hold::CONFLICTS;
 use super::*;
 use crate::config::{self, ServerKind};
 use crate::probe::Why;
@@ -74,6 +74,12 @@ fn pong(asked: &str) -> String {
     let id = ping.split('\'').skip_while(|part| !part.ends_with("id=")).nth(1).expect("an id");
     let to = ping.split('\'').nth(1).expect("a sender");
     format!("<iq from='example.com' to='{to}' id='{id}' type='result'/>")
+}
+
+/// Up to the stanza with this id, behind which nothing follows.
+async fn read_round(socket: &mut TcpStream, last: &str) -> String {
+    let read = read_until(socket, last).await;
+    if read.ends_with("/>") { read } else { read + &read_until(socket, "/>").await }
 }
 
 /// Days of service may lie between two failures: the second is not punished for the first.
@@ -300,20 +306,80 @@ async fn the_holder_may_die() {
 
 /// COMPAT: ejabberd would give the dead one's connection some of our answers.
 #[tokio::test]
-async fn after_a_death_a_component_takes_its_time() {
-    for (server, pause) in [(ServerKind::Ejabberd, hold::DEATH_PAUSE), (ServerKind::Prosody, Duration::ZERO)] {
-        let (listener, port) = listen().await;
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let identity = Identity { server: Some(server), ..component(port) };
-        let socket = Place::new(directory.path(), &identity.jid).path("relay");
-        drop(tokio::net::UnixListener::bind(socket).expect("a socket that is left behind"));
-        let (prober, _task) = Prober::spawn(identity, meeting_in(directory.path()));
-        let (begun, asked) = (Instant::now(), tokio::spawn(async move { prober.ask(bob(), within(LONG)).await }));
-        listener.accept().await.expect("a connection");
-        let waited = begun.elapsed();
-        assert!(waited >= pause && (waited < hold::DEATH_PAUSE) == pause.is_zero(), "{server:?}: {waited:?}");
-        asked.abort();
-    }
+async fn after_a_death_a_component_asks_nothing_before_all_that_is_ours_comes_back() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
+    let socket = Place::new(directory.path(), &identity.jid).path("relay");
+    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
+    let (prober, task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let serve = async {
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        server.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        let first = read_round(&mut server, "e0-15'").await;
+        let (_, first) = first.split_once("</handshake>").expect("a handshake");
+        let (_, some) = first.split_once("/>").expect("several stanzas");
+        server.write_all(format!("<handshake/>{some}").as_bytes()).await.expect("an open connection");
+        let second = read_round(&mut server, "e1-15'").await;
+        assert!(!first.contains("bob") && !second.contains("bob"), "{first}{second}");
+        server.write_all(second.as_bytes()).await.expect("an open connection");
+        read_until(&mut server, "xmpp:ping").await;
+        server.write_all(ANSWER.replace("<handshake/>", "").as_bytes()).await.expect("an open connection");
+        server
+    };
+    let (answer, mut server) = tokio::join!(prober.ask(bob(), within(LONG)), serve);
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    drop(prober);
+    read_until(&mut server, "</stream:stream>").await;
+    task.await.expect("no panic");
+    assert!(socket.exists(), "the server has not closed its side: the next one shall ask itself, too");
+}
+
+/// Nobody is called offline or said not to allow it: nothing is known.
+#[tokio::test]
+async fn beside_another_connection_nothing_is_asked() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
+    let socket = Place::new(directory.path(), &identity.jid).path("relay");
+    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
+    let (prober, task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let serve = async {
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        server.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        let round = read_round(&mut server, "e0-15'").await;
+        let (_, round) = round.split_once("</handshake>").expect("a handshake");
+        let (one, _) = round.split_once("/>").expect("several stanzas");
+        server.write_all(format!("<handshake/>{one}/>").as_bytes()).await.expect("an open connection");
+        server
+    };
+    let (answer, mut server) = tokio::join!(prober.ask(bob(), within(Duration::from_secs(1))), serve);
+    assert_eq!(answer.map_err(|unasked| unasked.failure), Err(Failure::Conflict));
+    drop(prober);
+    read_until(&mut server, "</stream:stream>").await;
+    drop(server);
+    task.await.expect("no panic");
+    assert!(socket.exists(), "the next one shall ask itself, too");
+}
+
+/// Prosody refuses a second connection, so that there is nothing to find out.
+#[tokio::test]
+async fn after_a_death_nothing_is_in_the_way_on_prosody() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = Place::new(directory.path(), &component(port).jid).path("relay");
+    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
+    let (prober, task) = Prober::spawn(component(port), meeting_in(directory.path()));
+    let serve = async {
+        let mut server = greet(&listener).await;
+        server.write_all(ANSWER.as_bytes()).await.expect("an open connection");
+        server
+    };
+    let (answer, server) = tokio::join!(prober.ask(bob(), within(LONG)), serve);
+    assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
+    drop((prober, server));
+    task.await.expect("no panic");
+    assert!(!socket.exists(), "nothing is left behind");
 }
 
 /// Somebody has the lease and answers nobody: stopped, or on another machine.
