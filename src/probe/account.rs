@@ -42,8 +42,8 @@ pub enum Pace {
     /// All that may go together goes together.
     #[default]
     Swift,
-    /// COMPAT: jabberd2 ends a stream on which a stanza comes before the resource is bound.
+    /// No question before the resource is bound.
     BoundFirst,
-    /// Nor the login before the features.
+    /// COMPAT: nor the login before the features. jabberd2 wants both.
     FeaturesFirst,
 }

@@ -359,7 +359,8 @@ impl Session {
                 let account = self.errands.facts_mut().account_mut(&self.jid);
                 self.entrance.disliked(account, attempt, asked, &condition)
             }
-            State::Bind if asked && entrance::is_dislike(&condition) => Some(Pace::BoundFirst),
+            // COMPAT: jabberd2 does so, and a login that comes in one piece with the header it never answers.
+            State::Bind if asked && entrance::is_dislike(&condition) => Some(Pace::FeaturesFirst),
             _ => None,
         };
         if let Some(pace) = slower {

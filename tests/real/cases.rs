@@ -92,7 +92,7 @@ fn available(jid: &str) -> Case {
     case(jid, "available", "Available", &xml, r#""status":null,"priority":0,"label":"Available""#)
 }
 
-fn offline(jid: &str) -> Case {
+pub fn offline(jid: &str) -> Case {
     let xml = format!(r#"<presence type="unavailable" from="{jid}"><status>Unavailable</status></presence>"#);
     case(jid, "offline", "Unavailable", &xml, r#""status":null,"priority":null,"label":"Unavailable""#)
 }

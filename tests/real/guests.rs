@@ -78,6 +78,9 @@ fn a_choice_outlasts_the_process_that_heard_it() {
     let identity = Identity::Component(next_number());
     let installed = Webpresence::tuned(&world.server, identity, "linger = always", CACHE);
     let serve = installed.serve();
+    // With this answer the component is connected: Prosody would return what goes to one that is not.
+    let asked = Connection::open(&serve.socket).ask(&format!("jid=chooser@{DOMAIN}&type=text"));
+    assert_eq!(asked.text(), "Forbidden\n");
     opt_in(&world, "chooser", identity);
     world.users.say("chooser/home", &identity.jid(), "coarse");
     drop(serve);

@@ -1,6 +1,6 @@
-//! webpresence between real servers: Prosody and ejabberd on one side, nginx, Apache and plain CGI on the other, people
-//! kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command that
-//! installs it.
+//! webpresence between real servers: Prosody, ejabberd and jabberd2 on one side, nginx, Apache and plain CGI on the
+//! other, people kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command
+//! that installs it.
 
 mod cases;
 mod check;
@@ -8,6 +8,7 @@ mod commands;
 mod doors;
 mod failures;
 mod guests;
+mod jabberd2;
 mod life;
 mod logins;
 mod matrix;

@@ -1,5 +1,5 @@
-//! The world most tests live in: one Prosody and one ejabberd for the whole test process, and a newer one of each for
-//! the tests that ask for it, all with the same cast of people who have let the asking identities see them, or have
+//! The world most tests live in: one Prosody and one ejabberd for the whole test process, and a newer one of each and a
+//! jabberd2 for the tests that ask for it, all with the same cast of people who have let the asking identities see them, or have
 //! not. Nobody in the cast changes what he shows; a test that wants somebody to move brings its own user.
 
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use std::thread;
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, OTHER, ROOMS, Release, Xmpp};
-use crate::rig::{ejabberd, prosody};
+use crate::rig::{ejabberd, jabberd2, prosody};
 
 pub struct World {
     pub server: Xmpp,
@@ -40,6 +40,8 @@ pub const ROOM: &str = "lounge";
 /// servers.
 pub const KNOWN: usize = 16;
 pub const KNOWN_TO_NEWER: usize = 5;
+/// COMPAT: jabberd2 takes one of two logins at once for the other.
+const KNOWN_TO_JABBERD2: usize = 1;
 
 /// Identities nobody has met yet, a new one each time.
 pub fn next_number() -> usize {
@@ -55,9 +57,11 @@ pub struct Visit(&'static World);
 pub fn visit(kind: Kind) -> Visit {
     static PROSODY: OnceLock<World> = OnceLock::new();
     static EJABBERD: OnceLock<World> = OnceLock::new();
+    static JABBERD2: OnceLock<World> = OnceLock::new();
     Visit(match kind {
         Kind::Prosody => PROSODY.get_or_init(|| World::new(prosody::start(prosody::LastActivity::On), KNOWN)),
         Kind::Ejabberd => EJABBERD.get_or_init(|| World::new(ejabberd::start(), KNOWN)),
+        Kind::Jabberd2 => JABBERD2.get_or_init(|| World::new(jabberd2::start(), KNOWN_TO_JABBERD2)),
     })
 }
 
@@ -72,6 +76,7 @@ pub fn visit_newer(kind: Kind) -> Visit {
         Kind::Ejabberd => {
             EJABBERD.get_or_init(|| World::new(ejabberd::start_with(Release::Newer, &[]), KNOWN_TO_NEWER))
         }
+        Kind::Jabberd2 => unreachable!("there is one jabberd2"),
     })
 }
 
@@ -97,17 +102,21 @@ impl World {
             server.register(&format!("webstatus{number}"));
         }
         let users = Users::of(&server);
-        for (user, shown, _) in CAST {
+        for (user, ..) in CAST {
             server.register(user);
-            users.login(&format!("{user}/home"), shown);
+            users.login(&format!("{user}/home"), Shown::default());
         }
         server.register(STRANGER);
         users.login_unasked(&format!("{STRANGER}/home"), Shown::default());
-        users.join(&format!("{STRANGER}/home"), &format!("{ROOM}@{ROOMS}"));
+        if server.kind != Kind::Jabberd2 {
+            users.join(&format!("{STRANGER}/home"), &format!("{ROOM}@{ROOMS}"));
+        }
         users.component(OTHER);
         let world = World { server, users };
         world.meet(known);
-        for (user, _, farewell) in CAST {
+        for (user, shown, farewell) in CAST {
+            // Not before: jabberd2 shows no request to a client with a negative priority.
+            world.users.show(&format!("{user}/home"), shown);
             if let Some(texts) = farewell {
                 world.users.logout(&format!("{user}/home"), texts);
             }

@@ -1,6 +1,6 @@
-//! Real servers for tests: Prosody, ejabberd, nginx and Apache as Debian packages them (Prosody and ejabberd in two
-//! releases), people who are online with a client that is not ours, and the executable under test. Each lives in a
-//! temporary directory of its own on loopback and ends with the test process, however that ends. Nothing here knows
+//! Real servers for tests: Prosody, ejabberd, jabberd2, nginx and Apache as Debian packages them (Prosody and ejabberd
+//! in two releases), people who are online with a client that is not ours, and the executable under test. Each lives in
+//! a temporary directory of its own on loopback and ends with the test process, however that ends. Nothing here knows
 //! what a right answer is.
 
 pub mod apache;
@@ -10,6 +10,7 @@ pub mod dns;
 pub mod ejabberd;
 pub mod fastcgi;
 pub mod http;
+pub mod jabberd2;
 pub mod leash;
 pub mod nginx;
 pub mod port;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Unpacks the newer Prosody and ejabberd that the tests run beside the installed ones, from Debian's backports, and the
-# community's modules for both Prosodys. Everything goes below target/servers; nothing is installed, and neither apt's
+# Unpacks the newer Prosody and ejabberd that the tests run beside the installed ones, from Debian's backports, the
+# community's modules for both Prosodys, and jabberd2. Everything goes below target/servers; nothing is installed, and neither apt's
 # sources nor its lists are touched. Says so first, and says nothing where everything is there. Needs no root.
 #
 #     tests/rig/unpack.sh
@@ -12,19 +12,21 @@ release=bookworm
 ejabberd="ejabberd erlang-jose erlang-p1-acme erlang-p1-cache-tab erlang-p1-eimp erlang-p1-mqtree
     erlang-p1-pkix erlang-p1-stringprep erlang-p1-stun erlang-p1-tls erlang-p1-utils erlang-p1-xml erlang-p1-xmpp
     erlang-p1-yaml erlang-p1-yconf erlang-p1-zlib"
+# With the libraries that not every machine has.
+jabberd2="jabberd2 libexpat1 libgsasl18 libgssglue1 libhttp-parser2.9 libidn12 libntlm0 libsqlite3-0"
 
 servers=$(dirname "$0")/../../target/servers
 mkdir -p "$servers"
 servers=$(cd "$servers" && pwd)
 complete=yes
-for folder in prosody-newer ejabberd-newer prosody-stable; do
+for folder in prosody-newer ejabberd-newer prosody-stable jabberd2; do
     [ -d "$servers/$folder" ] || complete=
 done
 [ -z "$complete" ] || exit 0
 
 # fail REASON...: the tests cannot run without the servers.
 fail() {
-    echo "The newer Prosody and ejabberd of the tests cannot be unpacked: $*" >&2
+    echo "The newer Prosody and ejabberd of the tests, and jabberd2, cannot be unpacked: $*" >&2
     exit 1
 }
 
@@ -36,7 +38,7 @@ command -v dpkg >/dev/null || fail "there is no dpkg here"
 # names too.
 mirrors=$(apt-get update --print-uris 2>/dev/null | sed -n "s|^'\(.*\)/dists/$release/.*|\1|p" | uniq)
 [ -n "$mirrors" ] || fail "apt has no source for Debian $release here"
-echo "Unpacking the newer Prosody and ejabberd for the tests (nothing will be installed)"
+echo "Unpacking the newer Prosody and ejabberd, and jabberd2, for the tests (nothing will be installed)"
 
 work=$(mktemp -d "$servers/unpacking.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -94,3 +96,5 @@ unpack prosody-newer "$release-backports" prosody prosody-modules
 # shellcheck disable=SC2086
 unpack ejabberd-newer "$release-backports" $ejabberd
 unpack prosody-stable "$release" prosody-modules
+# shellcheck disable=SC2086
+unpack jabberd2 "$release" $jabberd2

@@ -65,6 +65,11 @@ impl Webpresence {
         fs::read_to_string(&self.config).expect("the file is ours")
     }
 
+    /// What its processes share.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
     /// Gives everything to the user a web server's children run as; only he starts the executable from now on.
     pub fn hand_over(&self, user: &str) {
         let owner = format!("{user}:");

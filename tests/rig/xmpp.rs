@@ -20,6 +20,7 @@ pub const SECRET: &str = "open-sesame-4711";
 pub enum Kind {
     Prosody,
     Ejabberd,
+    Jabberd2,
 }
 
 /// Which of the two Prosodys or ejabberds: the one that Debian stable installs, or the one of its backports, which
@@ -91,6 +92,7 @@ impl Xmpp {
         match self.kind {
             Kind::Prosody => super::prosody::register(self, user),
             Kind::Ejabberd => super::ejabberd::register(self, user),
+            Kind::Jabberd2 => super::jabberd2::register(self, user),
         }
     }
 }

@@ -28,6 +28,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// COMPAT: Prosody may not know yet that the connection of a process that was killed is gone. The pauses double.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const CONFLICTS: u32 = 6;
+/// COMPAT: jabberd2, which has just ended a session for our haste, may take the next connection for it meanwhile.
+const HASTE_PAUSE: Duration = Duration::from_millis(100);
 /// How often, at the most, what a session has taught is written down while it goes on.
 const KEEP_FACTS: Duration = Duration::from_secs(10);
 /// When nothing else is due.
@@ -90,6 +92,9 @@ impl Task {
         loop {
             let time = self.login_deadline().saturating_duration_since(Instant::now());
             let Err(failure) = self.session(house).await else { return Ok(()) };
+            if !self.logged_in {
+                self.retract();
+            }
             let pause = CONFLICT_PAUSE * 2_u32.pow(conflicts);
             match &failure {
                 // It was only old, or a stranger's stanza was too much: what is still in hand goes into a new one.
@@ -102,9 +107,14 @@ impl Task {
                         return Ok(());
                     }
                 }
-                Failure::TooHasty if !was_hasty => was_hasty = true,
-                Failure::Conflict
-                    if !self.logged_in && conflicts < CONFLICTS && Instant::now() + pause < self.patience() =>
+                Failure::TooHasty if !was_hasty => {
+                    was_hasty = true;
+                    sleep(HASTE_PAUSE).await;
+                }
+                _ if !self.logged_in
+                    && is_confused(&failure, was_hasty)
+                    && conflicts < CONFLICTS
+                    && Instant::now() + pause < self.patience() =>
                 {
                     conflicts += 1;
                     sleep(pause).await;
@@ -119,6 +129,14 @@ impl Task {
                     return Err(failure);
                 }
             }
+        }
+    }
+
+    /// What went out with a login that failed was not asked: the next session asks it.
+    fn retract(&mut self) {
+        for errand in self.waiting.values_mut().filter(|errand| errand.noted) {
+            self.pending.settle(&self.identity.jid, errand.question.jid());
+            errand.noted = false;
         }
     }
 
@@ -364,6 +382,15 @@ fn consent_by(answer: &Answer) -> Consent {
         (State::Forbidden, Why::Refused) => Consent::Refused,
         (State::Forbidden, _) => Consent::StillAsked,
         _ => Consent::Given,
+    }
+}
+
+/// The server takes this login for another one that has just ended.
+fn is_confused(failure: &Failure, was_hasty: bool) -> bool {
+    match failure {
+        Failure::Conflict => true,
+        Failure::StreamEnded(condition) => was_hasty && condition == "internal-server-error",
+        _ => false,
     }
 }
 

@@ -628,6 +628,27 @@ async fn a_session_that_began_too_late_delays_no_other() {
     assert!(socket.is_ok());
 }
 
+/// Nobody was asked by a request that went out with a login that was refused, so it goes out again.
+#[tokio::test]
+async fn a_request_is_put_again_after_a_conflict() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (listener, port) = listen().await;
+    let (prober, _task) = Prober::spawn(component(port), Manner::of_command(Some(directory.path().to_owned())));
+    let conflict = "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>";
+    let given = "<handshake/><presence type='subscribed' from='bob@example.com' to='presence.example.com'/>";
+    let serve = async {
+        for answer in [conflict, given] {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+            let said = read_until(&mut socket, "xmpp:ping").await;
+            assert!(said.contains("type='subscribe'"), "{said}");
+            socket.write_all(answer.as_bytes()).await.expect("an open connection");
+        }
+    };
+    let (consent, ()) = tokio::join!(prober.subscribe(bob(), within(LONG)), serve);
+    assert_eq!(consent, Ok(Consent::Given));
+}
+
 /// On Prosody a probe would delete the request that was sent before.
 #[tokio::test]
 async fn a_request_that_cannot_be_repeated_may_be_out_still() {
