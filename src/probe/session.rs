@@ -20,10 +20,10 @@ use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
 use super::{Answer, Clock, Consent, Failure, ns};
 use crate::config::{Identity, Security};
+use crate::presence::Picture;
 
-/// Bytes one session may bring in, and what each question adds.
+/// Bytes one session may bring in, beside what its questions may.
 pub const SESSION_BYTES: usize = 1024 * 1024;
-pub const QUESTION_BYTES: usize = 64 * 1024;
 
 const BIND_ID: &str = "bind";
 
@@ -141,6 +141,11 @@ impl Session {
         self.errands.unsubscribe(id, jid, until);
     }
 
+    /// Fetches the picture of somebody whose presence was allowed: `id` comes back with it, by `until` at the latest.
+    pub fn fetch_picture(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.fetch_picture(id, jid, until);
+    }
+
     /// What was put, and what people sent by themselves.
     pub fn errands(&mut self) -> &mut Errands {
         &mut self.errands
@@ -198,6 +203,11 @@ impl Session {
         self.errands.consents(now)
     }
 
+    /// The pictures that were fetched, or not.
+    pub fn pictures(&mut self, now: Instant) -> Vec<(u64, Option<Picture>)> {
+        self.errands.pictures(now)
+    }
+
     /// The way out (RFC 6120, 4.4).
     pub fn close(&mut self) -> &'static [u8] {
         self.state = State::Ended;
@@ -217,13 +227,15 @@ impl Session {
     /// Takes what the server sent.
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Failure> {
         self.received = self.received.saturating_add(bytes.len());
-        if self.received > SESSION_BYTES + self.errands.put() * QUESTION_BYTES {
+        if self.received > SESSION_BYTES + self.errands.allowance() {
             return Err(Failure::Flood);
         }
+        let longest = self.errands.stanza_limit();
         loop {
             if matches!(self.state, State::Securing) && !bytes.is_empty() {
                 return Err(Failure::Injected);
             }
+            self.reader.expect_answer(longest);
             let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
             let state = mem::replace(&mut self.state, State::Ended);
             self.state = self.advance(state, incoming, now)?;

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Errands, Topic, domain_of};
 use crate::config::ServerKind;
-use crate::presence::State;
+use crate::presence::{Picture, State};
 use crate::probe::inquiry::{Circumstances, Inquiry};
 use crate::probe::own::Own;
 use crate::probe::{Answer, Consent, Failure};
@@ -18,7 +18,7 @@ impl Errands {
                 Err(later) => later,
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
-        inquiries.chain(own).chain(self.requests.next(now)).min()
+        inquiries.chain(own).chain(self.requests.next(now)).chain(self.avatars.next(now)).min()
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
@@ -63,6 +63,15 @@ impl Errands {
 
     pub fn consents(&mut self, now: Instant) -> Vec<(u64, Result<Consent, Failure>)> {
         self.requests.settled(now)
+    }
+
+    /// The pictures that were fetched, or not.
+    pub fn pictures(&mut self, now: Instant) -> Vec<(u64, Option<Picture>)> {
+        let ready = self.avatars.ready(now);
+        for (id, _) in &ready {
+            self.sent.retain(|_, sent| !matches!(&sent.topic, Topic::Picture(_, other) if other == id));
+        }
+        ready
     }
 
     fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {
