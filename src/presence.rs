@@ -2,7 +2,11 @@
 //! resources make together. It knows neither XMPP stanzas nor the web; both sides meet here.
 
 use std::cmp::Reverse;
+use std::fmt;
+use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 /// What a visitor is told. The first seven names are those of Openfire's presence plugin; `Unknown` means that
@@ -134,6 +138,45 @@ pub struct Presence {
     pub priority: i8,
     /// Since when it is so, in seconds since 1970: idle, in this state, or gone.
     pub since: Option<u64>,
+}
+
+/// The largest picture that is taken, as it was published.
+pub const PICTURE_BYTES: usize = 256 * 1024;
+
+/// What a person published as his picture: bytes that nobody has looked at, and that nobody gets to see as they are.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Picture(Arc<[u8]>);
+
+impl Picture {
+    /// `None` for more than [`PICTURE_BYTES`], and for nothing.
+    pub fn new(bytes: &[u8]) -> Option<Picture> {
+        (1..=PICTURE_BYTES).contains(&bytes.len()).then(|| Picture(bytes.into()))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture of {} bytes", self.0.len())
+    }
+}
+
+impl From<Picture> for String {
+    fn from(picture: Picture) -> String {
+        BASE64.encode(picture.bytes())
+    }
+}
+
+impl TryFrom<String> for Picture {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Picture, Self::Error> {
+        BASE64.decode(text).ok().and_then(|bytes| Picture::new(&bytes)).ok_or("a picture in base64")
+    }
 }
 
 impl Presence {

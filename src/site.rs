@@ -11,13 +11,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::access;
-use crate::cache::{Cache, Found, Renewal, wall_clock};
+use crate::cache::{Cache, Found, Renewal, Sight, Want, wall_clock};
 use crate::config::{Config, Identity};
 use crate::presence::{Presence, State};
-use crate::probe::Event;
 use crate::probe::choices::Choices;
 use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
+use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
 use crate::web;
 use crate::web::request::Request;
@@ -39,8 +39,8 @@ pub struct Site {
     config: Config,
     icons: Arc<Icons>,
     cache: Arc<Cache>,
-    probers: Vec<(String, Prober)>,
     choices: Choices,
+    probers: Vec<(String, Prober)>,
 }
 
 /// The tasks of a site: they end by themselves once it is dropped.
@@ -51,6 +51,7 @@ impl Site {
     pub fn open(config: Config, icons: Icons, directory: Option<PathBuf>, life: Life) -> (Site, Sessions) {
         let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
+        let choices = Choices::new(directory.as_deref());
         let (mut probers, mut tasks) = (Vec::new(), Vec::new());
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
@@ -64,33 +65,45 @@ impl Site {
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
         }
-        let choices = Choices::new(directory.as_deref());
-        (Site { config, icons: Arc::new(icons), cache, probers, choices }, Sessions(tasks))
+        (Site { config, icons: Arc::new(icons), cache, choices, probers }, Sessions(tasks))
     }
 
     /// The answer to one request.
     pub async fn answer(&self, request: &Request) -> Response {
-        let find = async |identity: &Identity, jid, deadline| self.find(identity, jid, deadline).await;
+        let find = async |identity: &Identity, jid, want, deadline| self.find(identity, jid, want, deadline).await;
         web::answer::answer(&self.config, &self.icons, request, find).await
     }
 
-    async fn find(&self, identity: &Identity, jid: BareJid, deadline: Instant) -> Found {
+    async fn find(&self, identity: &Identity, jid: BareJid, want: Want, deadline: Instant) -> Found {
         let prober = self.probers.iter().find(|(name, _)| *name == identity.name).map(|(_, prober)| prober.clone());
+        let is_hidden = want == Want::Picture && !self.may_be_pictured(identity, &jid);
+        let want = if is_hidden { Want::Presence } else { want };
         let (asked, us) = (jid.clone(), identity.jid.clone());
         let identity = identity.clone();
-        let lookup = || async move {
+        let lookup = |want| async move {
             let prober = prober.ok_or(Duration::from_secs(1))?;
-            let answer = prober.ask(asked.clone(), deadline).await;
-            answer.map(|answer| told(&identity, answer.presence)).map_err(|unasked| {
+            let seen = |(Answer { presence, .. }, picture)| Sight { presence: told(&identity, presence), picture };
+            let answer = match want {
+                Want::Presence => prober.ask(asked.clone(), deadline).await.map(|answer| (answer, None)),
+                Want::Picture => prober.ask_with_picture(asked.clone(), deadline).await,
+            };
+            answer.map(seen).map_err(|unasked| {
                 log::info!("{asked}: {unasked}");
                 unasked.retry_after
             })
         };
-        match self.cache.find(&jid, deadline, lookup).await {
+        match self.cache.find(&jid, want, deadline, lookup).await {
             // Whatever was known before he said so, and whichever process heard him.
-            Found::Known { presence, age } => Found::Known { presence: self.choices.of(&us, &jid).of(presence), age },
+            Found::Known { presence, age, picture } => {
+                Found::Known { presence: self.choices.of(&us, &jid).of(presence), age, picture }
+            }
             nothing => nothing,
         }
+    }
+
+    /// What people say about themselves holds at once, whichever process has heard it and whatever this one remembers.
+    fn may_be_pictured(&self, identity: &Identity, jid: &BareJid) -> bool {
+        identity.show_avatar && self.choices.of(&identity.jid, jid).shows_picture()
     }
 }
 

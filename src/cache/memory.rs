@@ -1,44 +1,54 @@
-//! Presences by address in memory, at most so many: the one that was stored longest ago leaves first.
+//! Presences and pictures by address in memory, at most so much of them: what was stored longest ago leaves first.
 
 use std::collections::{BTreeMap, HashMap};
 
 use jid::BareJid;
 
-use super::Entry;
-
 /// See the module.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct Shelf<T> {
+    /// The most that all entries may weigh.
     limit: usize,
-    entries: HashMap<BareJid, (u64, Entry)>,
+    weight: usize,
+    entries: HashMap<BareJid, Item<T>>,
     /// Addresses by the order in which they were stored.
     order: BTreeMap<u64, BareJid>,
     counter: u64,
 }
 
-impl Shelf {
-    pub fn new(limit: usize) -> Shelf {
-        Shelf { limit, entries: HashMap::new(), order: BTreeMap::new(), counter: 0 }
+#[derive(Debug)]
+struct Item<T> {
+    number: u64,
+    weight: usize,
+    entry: T,
+}
+
+impl<T> Shelf<T> {
+    pub fn new(limit: usize) -> Shelf<T> {
+        Shelf { limit, weight: 0, entries: HashMap::new(), order: BTreeMap::new(), counter: 0 }
     }
 
-    pub fn look_up(&self, jid: &BareJid) -> Option<&Entry> {
-        self.entries.get(jid).map(|(_, entry)| entry)
+    pub fn look_up(&self, jid: &BareJid) -> Option<&T> {
+        self.entries.get(jid).map(|item| &item.entry)
     }
 
-    pub fn store(&mut self, jid: &BareJid, entry: Entry) {
+    /// Of what weighs more than all may, nothing is kept.
+    pub fn store(&mut self, jid: &BareJid, weight: usize, entry: T) {
         self.remove(jid);
-        while self.entries.len() >= self.limit {
+        while self.weight + weight > self.limit {
             let Some((_, oldest)) = self.order.pop_first() else { return };
-            self.entries.remove(&oldest);
+            self.weight -= self.entries.remove(&oldest).map_or(0, |item| item.weight);
         }
         self.counter += 1;
+        self.weight += weight;
         self.order.insert(self.counter, jid.clone());
-        self.entries.insert(jid.clone(), (self.counter, entry));
+        self.entries.insert(jid.clone(), Item { number: self.counter, weight, entry });
     }
 
     pub fn remove(&mut self, jid: &BareJid) {
-        if let Some((number, _)) = self.entries.remove(jid) {
-            self.order.remove(&number);
+        if let Some(item) = self.entries.remove(jid) {
+            self.order.remove(&item.number);
+            self.weight -= item.weight;
         }
     }
 }
@@ -46,22 +56,36 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::{Presence, State};
+
+    fn jid(n: usize) -> BareJid {
+        BareJid::new(&format!("u{n}@example.com")).expect("a bare JID")
+    }
 
     #[test]
     fn the_oldest_leaves_first() {
-        let jid = |n: usize| BareJid::new(&format!("u{n}@example.com")).expect("a bare JID");
-        let entry = |at_ms| Entry { presence: Presence::bare(State::Away), at_ms };
         let mut shelf = Shelf::new(2);
-        shelf.store(&jid(1), entry(1));
-        shelf.store(&jid(2), entry(2));
-        shelf.store(&jid(1), entry(3));
-        shelf.store(&jid(3), entry(4));
-        let there = |n| shelf.look_up(&jid(n)).map(|entry| entry.at_ms);
-        assert_eq!([there(1), there(2), there(3)], [Some(3), None, Some(4)]);
-        assert_eq!((shelf.entries.len(), shelf.order.len()), (2, 2));
+        for (number, entry) in [(1, 'a'), (2, 'b'), (1, 'c'), (3, 'd')] {
+            shelf.store(&jid(number), 1, entry);
+        }
+        assert_eq!([1, 2, 3].map(|n| shelf.look_up(&jid(n)).copied()), [Some('c'), None, Some('d')]);
+        assert_eq!((shelf.entries.len(), shelf.order.len(), shelf.weight), (2, 2, 2));
         let mut none = Shelf::new(0);
-        none.store(&jid(1), entry(1));
+        none.store(&jid(1), 1, 'a');
         assert_eq!(none.look_up(&jid(1)), None);
+    }
+
+    #[test]
+    fn what_is_heavy_takes_the_place_of_several() {
+        let mut shelf = Shelf::new(10);
+        for (number, weight) in [(1, 3), (2, 3), (3, 4), (4, 5)] {
+            shelf.store(&jid(number), weight, number);
+        }
+        let left = |shelf: &Shelf<usize>| (1..6).filter(|n| shelf.look_up(&jid(*n)).is_some()).collect::<Vec<_>>();
+        assert_eq!((left(&shelf), shelf.weight), (vec![3, 4], 9));
+        shelf.remove(&jid(3));
+        shelf.store(&jid(5), 5, 5);
+        assert_eq!((left(&shelf), shelf.weight), (vec![4, 5], 10));
+        shelf.store(&jid(1), 11, 1);
+        assert_eq!((left(&shelf), shelf.weight, shelf.order.len()), (vec![], 0, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! What is known about people, and for how long it may be told: fresh up to `ttl`, served while it is renewed up to
 //! `ttl + refresh`, and up to `stale` only where the server cannot be asked. A person is looked up once at a time,
-//! however many wait. The time of day is an argument, so that stores shared between processes can follow.
+//! however many wait. Pictures live longer, but never without the presence that allows them. The time of day is an
+//! argument, so that stores shared between processes can follow.
 
 mod memory;
 
@@ -13,15 +14,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::CacheSettings;
-use crate::presence::{Presence, State};
+use crate::presence::{Picture, Presence, State};
 use memory::Shelf;
 
 /// What a request gets to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Known, and how long ago it was asked. Older than `ttl` means: served while a lookup renews it, or because
-    /// the server cannot be asked.
-    Known { presence: Presence, age: Duration },
+    /// the server cannot be asked. The picture where it was wanted, and may be shown.
+    Known { presence: Presence, picture: Option<Picture>, age: Duration },
     /// The XMPP server could not be asked and nothing usable is remembered.
     Nothing { retry_after: Duration },
 }
@@ -33,8 +34,42 @@ pub struct Entry {
     pub at_ms: u64,
 }
 
-/// What a lookup brings: the presence, or after how long it is worth trying again.
-pub type Lookup = Result<Presence, Duration>;
+/// What is wanted of a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Want {
+    Presence,
+    /// And the picture, as far as the presence allows it.
+    Picture,
+}
+
+/// What a lookup has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    pub presence: Presence,
+    /// Where it was wanted.
+    pub picture: Option<Picture>,
+}
+
+/// What a lookup brings: what it found, or after how long it is worth trying again.
+pub type Lookup = Result<Sight, Duration>;
+
+/// Where a lookup's outcome will be.
+type Outcome = watch::Receiver<Option<Lookup>>;
+
+/// A picture, or that there is none, and when it was asked for.
+#[derive(Clone, Debug)]
+struct Portrait {
+    picture: Option<Picture>,
+    at_ms: u64,
+}
+
+/// How long a picture counts as the newest one.
+const PICTURE_LIFE: Duration = Duration::from_secs(3600);
+/// How long nobody is asked again who has none, or whose server was slow.
+const NO_PICTURE_LIFE: Duration = Duration::from_secs(60);
+/// Bytes of all pictures that are remembered, and what each of them, or the lack of one, counts beside its own.
+const PICTURES_BYTES: usize = 16 * 1024 * 1024;
+const PICTURE_OVERHEAD: usize = 1024;
 
 /// Whether something older than `ttl` may be served at once while it is renewed behind the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +91,12 @@ pub struct Cache {
 }
 
 struct Inner {
-    known: Shelf,
-    refused: Shelf,
+    known: Shelf<Entry>,
+    refused: Shelf<Entry>,
+    /// Of nobody who has refused.
+    portraits: Shelf<Portrait>,
     /// The lookups under way, each with its number. The receiver sees the outcome; a sender that is gone leaves none.
-    lookups: HashMap<BareJid, (u64, watch::Receiver<Option<Lookup>>)>,
+    lookups: HashMap<(BareJid, Want), (u64, Outcome)>,
     counter: u64,
 }
 
@@ -67,7 +104,9 @@ impl Inner {
     /// What a lookup under way will bring is older than what has come meanwhile: nobody else waits for it, and it is
     /// not kept.
     fn overtake(&mut self, jid: &BareJid) {
-        self.lookups.remove(jid);
+        for want in [Want::Presence, Want::Picture] {
+            self.lookups.remove(&(jid.clone(), want));
+        }
     }
 
     /// A refusal deletes what was known, an approval the refusal.
@@ -76,7 +115,15 @@ impl Inner {
         let Inner { known, refused, .. } = self;
         let (to, from) = if refusal { (refused, known) } else { (known, refused) };
         from.remove(jid);
-        to.store(jid, entry);
+        to.store(jid, 1, entry);
+        if refusal {
+            self.portraits.remove(jid);
+        }
+    }
+
+    fn store_portrait(&mut self, jid: &BareJid, portrait: Portrait) {
+        let weight = PICTURE_OVERHEAD + portrait.picture.as_ref().map_or(0, |picture| picture.bytes().len());
+        self.portraits.store(jid, weight, portrait);
     }
 
     fn look_up(&self, jid: &BareJid) -> Option<&Entry> {
@@ -99,55 +146,76 @@ impl Cache {
     pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock) -> Cache {
         let known = Shelf::new(settings.entries);
         let refused = Shelf::new((settings.entries / 10).max(1));
-        let inner = Mutex::new(Inner { known, refused, lookups: HashMap::new(), counter: 0 });
+        let portraits = Shelf::new(PICTURES_BYTES);
+        let inner = Mutex::new(Inner { known, refused, portraits, lookups: HashMap::new(), counter: 0 });
         Cache { settings, renewal, clock, inner }
     }
 
-    /// What is known of `jid`, by `deadline`; `lookup` runs at most once at a time for a person.
-    pub async fn find<F>(self: &Arc<Self>, jid: &BareJid, deadline: Instant, lookup: impl FnOnce() -> F) -> Found
+    /// What is known of `jid`, by `deadline`; `lookup` runs at most once at a time for a person and what it is to bring.
+    pub async fn find<F>(
+        self: &Arc<Self>,
+        jid: &BareJid,
+        want: Want,
+        deadline: Instant,
+        lookup: impl FnOnce(Want) -> F,
+    ) -> Found
     where
         F: Future<Output = Lookup> + Send + 'static,
     {
+        // A new picture is worth waiting for, though not while the person is known to refuse.
         let stored = self.stored(jid);
+        let refuses = |(entry, age): &(Entry, Duration)| {
+            entry.presence.state == State::Forbidden && self.freshness(entry, *age) == Freshness::Fresh
+        };
+        let is_refused = stored.as_ref().is_some_and(refuses);
+        let is_pictured = want == Want::Presence || is_refused || self.is_portrait_fresh(jid);
+        let missing = if is_pictured { Want::Presence } else { Want::Picture };
         match stored.as_ref().map(|(entry, age)| (self.freshness(entry, *age), entry, age)) {
-            Some((Freshness::Fresh, entry, age)) => return known(entry, *age),
-            Some((Freshness::Renewable, entry, age)) => {
-                self.lead_or_follow(jid, lookup);
-                return known(entry, *age);
+            Some((Freshness::Fresh, entry, age)) if is_pictured => return self.known(jid, want, entry, *age),
+            Some((Freshness::Renewable, entry, age)) if is_pictured => {
+                self.lead_or_follow(jid, missing, lookup);
+                return self.known(jid, want, entry, *age);
             }
             _ => {}
         }
-        let mut outcome = self.lead_or_follow(jid, lookup);
+        let mut outcome = self.lead_or_follow(jid, missing, lookup);
         let arrived = timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
         let lookup = match arrived {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Duration::from_secs(1))),
             Ok(Err(_)) | Err(_) => Err(Duration::from_secs(1)),
         };
         match lookup {
-            Ok(presence) => Found::Known { presence, age: Duration::ZERO },
-            Err(retry_after) => self.last_known(jid).unwrap_or(Found::Nothing { retry_after }),
+            Ok(Sight { presence, picture }) if missing == Want::Picture => {
+                Found::Known { presence, picture, age: Duration::ZERO }
+            }
+            Ok(Sight { presence, .. }) => {
+                let entry = Entry { presence, at_ms: 0 };
+                self.known(jid, want, &entry, Duration::ZERO)
+            }
+            Err(retry_after) => self.last_known(jid, want).unwrap_or(Found::Nothing { retry_after }),
         }
     }
 
     /// Follows the lookup that is under way, or begins one. It goes on whether or not anybody still waits.
-    fn lead_or_follow<F>(self: &Arc<Self>, jid: &BareJid, lookup: impl FnOnce() -> F) -> watch::Receiver<Option<Lookup>>
+    fn lead_or_follow<F>(self: &Arc<Self>, jid: &BareJid, want: Want, lookup: impl FnOnce(Want) -> F) -> Outcome
     where
         F: Future<Output = Lookup> + Send + 'static,
     {
         let mut inner = self.lock();
+        let key = (jid.clone(), want);
         // A sender that is gone without an outcome was a lookup that panicked, where that does not end the process.
-        if let Some((_, running)) = inner.lookups.get(jid).filter(|(_, running)| running.has_changed().is_ok()) {
+        if let Some((_, running)) = inner.lookups.get(&key).filter(|(_, running)| running.has_changed().is_ok()) {
             return running.clone();
         }
         let (done, outcome) = watch::channel(None);
         inner.counter += 1;
         let number = inner.counter;
-        inner.lookups.insert(jid.clone(), (number, outcome.clone()));
+        inner.lookups.insert(key.clone(), (number, outcome.clone()));
         drop(inner);
-        let (cache, jid, lookup) = (self.clone(), jid.clone(), lookup());
+        let (cache, lookup) = (self.clone(), lookup(want));
         tokio::spawn(async move {
             let outcome = lookup.await;
-            cache.learn(&jid, number, &outcome);
+            cache.learn(&key, number, &outcome);
             done.send_replace(Some(outcome));
         });
         outcome
@@ -167,18 +235,43 @@ impl Cache {
         let mut inner = self.lock();
         inner.known.remove(jid);
         inner.refused.remove(jid);
+        inner.portraits.remove(jid);
         inner.overtake(jid);
     }
 
     /// Stores what a lookup brought, unless it was overtaken.
-    fn learn(&self, jid: &BareJid, number: u64, outcome: &Lookup) {
+    fn learn(&self, key: &(BareJid, Want), number: u64, outcome: &Lookup) {
         let mut inner = self.lock();
-        if inner.lookups.get(jid).is_none_or(|(current, _)| *current != number) {
+        if inner.lookups.get(key).is_none_or(|(current, _)| *current != number) {
             return;
         }
-        inner.lookups.remove(jid);
-        let Ok(presence) = outcome else { return };
-        inner.store(jid, Entry { presence: presence.clone(), at_ms: (self.clock)() });
+        inner.lookups.remove(key);
+        let Ok(Sight { presence, picture }) = outcome else { return };
+        let ((jid, want), at_ms) = (key, (self.clock)());
+        inner.store(jid, Entry { presence: presence.clone(), at_ms });
+        if presence.state == State::Forbidden {
+            // The other sort of lookup may have begun before he refused.
+            inner.overtake(jid);
+        }
+        if *want == Want::Picture && presence.state != State::Forbidden {
+            inner.store_portrait(jid, Portrait { picture: picture.clone(), at_ms });
+        }
+    }
+
+    fn is_portrait_fresh(&self, jid: &BareJid) -> bool {
+        let inner = self.lock();
+        let Some(portrait) = inner.portraits.look_up(jid) else { return false };
+        let life = if portrait.picture.is_some() { PICTURE_LIFE } else { NO_PICTURE_LIFE };
+        (self.clock)().checked_sub(portrait.at_ms).is_some_and(|age_ms| Duration::from_millis(age_ms) <= life)
+    }
+
+    /// What is served. A picture that has become old is as good as its presence.
+    fn known(&self, jid: &BareJid, want: Want, entry: &Entry, age: Duration) -> Found {
+        let may_be_shown = want == Want::Picture && entry.presence.state != State::Forbidden;
+        let inner = self.lock();
+        let portrait = inner.portraits.look_up(jid).filter(|_| may_be_shown);
+        let picture = portrait.and_then(|portrait| portrait.picture.clone());
+        Found::Known { presence: entry.presence.clone(), picture, age }
     }
 
     fn stored(&self, jid: &BareJid) -> Option<(Entry, Duration)> {
@@ -189,9 +282,9 @@ impl Cache {
         Some((entry, Duration::from_millis(age_ms)))
     }
 
-    fn last_known(&self, jid: &BareJid) -> Option<Found> {
+    fn last_known(&self, jid: &BareJid, want: Want) -> Option<Found> {
         let (entry, age) = self.stored(jid)?;
-        (self.freshness(&entry, age) != Freshness::Gone).then(|| known(&entry, age))
+        (self.freshness(&entry, age) != Freshness::Gone).then(|| self.known(jid, want, &entry, age))
     }
 
     fn freshness(&self, entry: &Entry, age: Duration) -> Freshness {
@@ -210,10 +303,6 @@ impl Cache {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn known(entry: &Entry, age: Duration) -> Found {
-    Found::Known { presence: entry.presence.clone(), age }
 }
 
 /// The system's clock.
@@ -256,14 +345,19 @@ mod tests {
         }
 
         async fn find(&self, name: &str, brings: Lookup) -> Found {
+            self.find_as_wanted(name, Want::Presence, brings).await
+        }
+
+        /// The lookup brings the picture only where it is asked for.
+        async fn find_as_wanted(&self, name: &str, want: Want, brings: Lookup) -> Found {
             let lookups = self.lookups.clone();
-            let lookup = || async move {
+            let lookup = |want| async move {
                 lookups.fetch_add(1, Ordering::SeqCst);
-                brings
+                brings.map(|sight| Sight { picture: sight.picture.filter(|_| want == Want::Picture), ..sight })
             };
-            let found = self.cache.find(&jid(name), Instant::now() + Duration::from_secs(5), lookup).await;
+            let found = self.cache.find(&jid(name), want, Instant::now() + Duration::from_secs(5), lookup).await;
             // A renewal behind the answer is done before the test goes on.
-            while self.cache.lock().lookups.contains_key(&jid(name)) {
+            while !self.cache.lock().lookups.is_empty() {
                 tokio::task::yield_now().await;
             }
             found
@@ -279,11 +373,22 @@ mod tests {
     }
 
     fn is(state: State) -> Lookup {
-        Ok(Presence::bare(state))
+        Ok(Sight { presence: Presence::bare(state), picture: None })
     }
 
     fn found(state: State, seconds: u64) -> Found {
-        Found::Known { presence: Presence::bare(state), age: Duration::from_secs(seconds) }
+        Found::Known { presence: Presence::bare(state), picture: None, age: Duration::from_secs(seconds) }
+    }
+
+    /// Each number is another picture; 0 is none.
+    fn pictured(state: State, picture: u8) -> Lookup {
+        let picture = Some(picture).filter(|number| *number > 0).and_then(|number| Picture::new(&[number]));
+        Ok(Sight { presence: Presence::bare(state), picture })
+    }
+
+    fn found_pictured(state: State, picture: u8, seconds: u64) -> Found {
+        let Ok(Sight { presence, picture }) = pictured(state, picture) else { unreachable!() };
+        Found::Known { presence, picture, age: Duration::from_secs(seconds) }
     }
 
     const DOWN: Lookup = Err(Duration::from_secs(7));
@@ -352,13 +457,15 @@ mod tests {
         let (go, gate) = watch::channel(false);
         let asked = (0..1000).map(|_| {
             let (mut gate, lookups) = (gate.clone(), rig.lookups.clone());
-            let lookup = move || async move {
+            let lookup = move |_| async move {
                 lookups.fetch_add(1, Ordering::SeqCst);
                 gate.wait_for(|open| *open).await.expect("the sender lives");
                 is(State::Xa)
             };
             let cache = rig.cache.clone();
-            tokio::spawn(async move { cache.find(&jid("bob"), Instant::now() + Duration::from_secs(5), lookup).await })
+            tokio::spawn(async move {
+                cache.find(&jid("bob"), Want::Presence, Instant::now() + Duration::from_secs(5), lookup).await
+            })
         });
         let asked: Vec<_> = asked.collect();
         while rig.lookups() == 0 {
@@ -375,12 +482,12 @@ mod tests {
     async fn who_asks_is_answered_by_his_deadline_and_the_lookup_goes_on() {
         let rig = Rig::new(Renewal::Behind, 10);
         let (go, mut gate) = watch::channel(false);
-        let lookup = || async move {
+        let lookup = |_| async move {
             gate.wait_for(|open| *open).await.expect("the sender lives");
             is(State::Xa)
         };
         let deadline = Instant::now() + Duration::from_secs(5);
-        let served = rig.cache.find(&jid("bob"), deadline, lookup).await;
+        let served = rig.cache.find(&jid("bob"), Want::Presence, deadline, lookup).await;
         assert_eq!(served, Found::Nothing { retry_after: Duration::from_secs(1) });
         assert!(Instant::now() - deadline < Duration::from_millis(10));
         go.send_replace(true);
@@ -425,11 +532,11 @@ mod tests {
             rig.find("bob", is(State::Away)).await;
             rig.at(31);
             let (go, mut gate) = watch::channel(false);
-            let slow = || async move {
+            let slow = |_| async move {
                 gate.wait_for(|open| *open).await.expect("the sender lives");
                 is(State::Away)
             };
-            rig.cache.find(&jid("bob"), Instant::now() + Duration::from_secs(5), slow).await;
+            rig.cache.find(&jid("bob"), Want::Presence, Instant::now() + Duration::from_secs(5), slow).await;
             let expected = match withdrawn {
                 true => {
                     rig.cache.update(&jid("bob"), Presence::bare(State::Forbidden));
@@ -444,5 +551,96 @@ mod tests {
             tokio::task::yield_now().await;
             assert_eq!(rig.find("bob", is(State::Xa)).await, found(expected, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn a_picture_lives_longer_than_its_presence() {
+        use State::{Away, Chat, Dnd};
+        let rig = Rig::new(Renewal::Behind, 10);
+        // After so many seconds, what a lookup would bring, what is served, and how often the server was asked by then.
+        for (seconds, want, brings, expected, lookups) in [
+            (0, Want::Presence, pictured(Away, 1), found(Away, 0), 1),
+            (5, Want::Picture, pictured(Dnd, 1), found_pictured(Dnd, 1, 0), 2),
+            (6, Want::Picture, DOWN, found_pictured(Dnd, 1, 1), 2),
+            (7, Want::Presence, DOWN, found(Dnd, 2), 2),
+            (40, Want::Picture, pictured(Chat, 2), found_pictured(Dnd, 1, 35), 3),
+            (41, Want::Picture, DOWN, found_pictured(Chat, 1, 1), 3),
+            (3605, Want::Picture, pictured(Away, 3), found_pictured(Away, 1, 0), 4),
+            (3606, Want::Picture, DOWN, found_pictured(Away, 1, 1), 5),
+            (3607, Want::Picture, pictured(Away, 3), found_pictured(Away, 3, 0), 6),
+            (3608, Want::Picture, DOWN, found_pictured(Away, 3, 1), 6),
+            (4000, Want::Picture, DOWN, NOTHING, 7),
+        ] {
+            rig.at(seconds);
+            let served = rig.find_as_wanted("bob", want, brings).await;
+            assert_eq!((served, rig.lookups()), (expected, lookups), "{want:?} after {seconds} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_picture_is_asked_again_soon() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        for (seconds, lookups) in [(0, 1), (20, 1), (60, 2), (61, 3)] {
+            rig.at(seconds);
+            rig.find_as_wanted("bob", Want::Picture, pictured(State::Away, 0)).await;
+            assert_eq!(rig.lookups(), lookups, "after {seconds} s");
+        }
+        let served = rig.find_as_wanted("bob", Want::Picture, pictured(State::Away, 1)).await;
+        assert_eq!(served, found(State::Away, 0));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_takes_the_picture_with_it() {
+        use State::{Away, Forbidden};
+        for how in ["a lookup", "a push", "forgotten"] {
+            let rig = Rig::new(Renewal::Behind, 10);
+            let find = async |brings| rig.find_as_wanted("bob", Want::Picture, brings).await;
+            assert_eq!(find(pictured(Away, 1)).await, found_pictured(Away, 1, 0));
+            rig.at(41);
+            match how {
+                "a lookup" => assert_eq!(find(pictured(Forbidden, 0)).await, found(Forbidden, 0)),
+                "a push" => rig.cache.update(&jid("bob"), Presence::bare(Forbidden)),
+                _ => rig.cache.forget(&jid("bob")),
+            }
+            if how != "forgotten" {
+                let lookups = rig.lookups();
+                assert_eq!((find(pictured(Away, 1)).await, rig.lookups()), (found(Forbidden, 0), lookups), "{how}");
+            }
+            rig.at(72);
+            assert_eq!(find(pictured(Away, 0)).await, found(Away, 0), "{how}: nothing of it is left");
+            rig.at(133);
+            assert_eq!(find(pictured(Away, 2)).await, found_pictured(Away, 2, 0), "{how}");
+        }
+    }
+
+    /// Whoever is asked for with a picture is not shown by a lookup that began before he refused.
+    #[tokio::test]
+    async fn a_refusal_overtakes_the_lookup_of_the_picture() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let (go, mut gate) = watch::channel(false);
+        let slow = |_| async move {
+            gate.wait_for(|open| *open).await.expect("the sender lives");
+            pictured(State::Away, 1)
+        };
+        drop(rig.cache.lead_or_follow(&jid("bob"), Want::Picture, slow));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let refused = |_| async { is(State::Forbidden) };
+        rig.cache.find(&jid("bob"), Want::Presence, deadline, refused).await;
+        go.send_replace(true);
+        tokio::task::yield_now().await;
+        assert_eq!(rig.find_as_wanted("bob", Want::Picture, DOWN).await, found(State::Forbidden, 0));
+    }
+
+    #[test]
+    fn pictures_have_a_limit() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let most = Picture::new(&vec![0; crate::presence::PICTURE_BYTES]).expect("as large as they may be");
+        let mut inner = rig.cache.lock();
+        for number in 0..100 {
+            let portrait = Portrait { picture: Some(most.clone()), at_ms: 0 };
+            inner.store_portrait(&jid(&format!("u{number}")), portrait);
+        }
+        let left = (0..100).filter(|number| inner.portraits.look_up(&jid(&format!("u{number}"))).is_some()).count();
+        assert_eq!(left, PICTURES_BYTES / (most.bytes().len() + PICTURE_OVERHEAD));
     }
 }

@@ -46,7 +46,7 @@ impl Reader {
             self.report.add(orphan.line, &orphan.header(), "", Fault::NoSuchIdentity);
             match orphan.section {
                 Section::Access => drop(self.access(orphan, None)),
-                _ => drop(self.show_since(orphan)),
+                _ => drop(self.privacy(orphan)),
             }
         }
         identities
@@ -69,7 +69,7 @@ impl Reader {
         let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
         let tls = self.tls(xmpp);
         let (visibility, domains) = self.access(access, jid.as_ref());
-        let show_since = self.show_since(privacy);
+        let (show_since, show_avatar) = self.privacy(privacy);
 
         let jid = jid?;
         let is_component = jid.node().is_none();
@@ -102,6 +102,7 @@ impl Reader {
             visibility,
             domains,
             show_since,
+            show_avatar,
         })
     }
 
@@ -274,8 +275,11 @@ impl Reader {
         }
     }
 
-    fn show_since(&mut self, privacy: &Block) -> bool {
-        self.or_default(privacy, const { key(Section::Privacy, "show_since") }, values::yes_no)
+    /// `show_since` and `show_avatar`.
+    fn privacy(&mut self, privacy: &Block) -> (bool, bool) {
+        let since = self.or_default(privacy, const { key(Section::Privacy, "show_since") }, values::yes_no);
+        let avatar = self.or_default(privacy, const { key(Section::Privacy, "show_avatar") }, values::yes_no);
+        (since, avatar)
     }
 
     fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> (Visibility, Vec<DomainPattern>) {

@@ -169,6 +169,14 @@ pub const KEYS: &[Key] = &[
         "Whether type=json says since when somebody is idle, as he is, or gone.",
     ),
     row(
+        Privacy,
+        "show_avatar",
+        Kind::YesNo,
+        Value("yes"),
+        "Whether type=avatar shows the picture that somebody has published. Without it everybody has the icon of his \
+         state.",
+    ),
+    row(
         Cache,
         "ttl",
         Kind::Number { min: 1, max: 86_400, unit: " seconds" },

@@ -88,6 +88,8 @@ pub struct Identity {
     pub domains: Vec<DomainPattern>,
     /// It is told since when somebody is idle, as he is, or gone.
     pub show_since: bool,
+    /// Whether people's pictures are shown.
+    pub show_avatar: bool,
 }
 
 impl Identity {

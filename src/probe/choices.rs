@@ -42,6 +42,11 @@ impl Choice {
         presence
     }
 
+    /// Who wants little told about him shows no face either.
+    pub fn shows_picture(self) -> bool {
+        !self.hidden && !self.coarse
+    }
+
     fn and(self, order: Order) -> Choice {
         match order {
             Order::On => Choice::default(),
@@ -146,6 +151,8 @@ mod tests {
             Choices::new(Some(directory.path())).take(&us, &bob, order).expect("a writable directory");
             let choices = Choices::new(Some(directory.path()));
             assert_eq!(choices.of(&us, &bob).of(away()), shown, "{order:?}");
+            let is_pictured = shown.state == State::Away;
+            assert_eq!(choices.of(&us, &bob).shows_picture(), is_pictured, "{order:?}");
             assert_eq!(choices.of(&us, &jid("eve@example.com")), Choice::default());
             assert_eq!(choices.of(&jid("q.example.com"), &bob), Choice::default());
         }

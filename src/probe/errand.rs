@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::standing::Standing;
 use super::{Answer, Consent, Failure};
+use crate::presence::Picture;
 
 /// Whatever is asked can be asked again: a question may be put twice where a session ended under it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub enum Question {
     Return(BareJid),
     /// How we stand with our own server, which this is.
     Standing(BareJid),
+    /// The presence, and the picture of a person who may be shown.
+    Avatar(BareJid),
 }
 
 /// What the question of the same name brought.
@@ -32,6 +35,8 @@ pub enum Finding {
     /// Of both sorts of questions about consent.
     Consent(Consent),
     Standing(Standing),
+    /// Without a picture where there is none, none may be shown, or none came in time.
+    Avatar(Answer, Option<Picture>),
 }
 
 /// Nothing was learned, and when it is worth asking again.
@@ -62,6 +67,8 @@ pub struct Errand {
     pub reply: Option<oneshot::Sender<Outcome>>,
     /// When the present session took it.
     pub put_at: Option<Instant>,
+    /// What is known already while the picture is being fetched.
+    pub seen: Option<Answer>,
     /// That this person was asked is remembered only because of this errand, and so far it may not be true.
     pub noted: bool,
 }
@@ -69,7 +76,8 @@ pub struct Errand {
 impl Question {
     pub fn jid(&self) -> &BareJid {
         match self {
-            Question::Presence(jid) | Question::Consent(jid) | Question::Return(jid) | Question::Standing(jid) => jid,
+            Question::Presence(jid) | Question::Avatar(jid) | Question::Consent(jid) => jid,
+            Question::Return(jid) | Question::Standing(jid) => jid,
         }
     }
 }
@@ -93,7 +101,7 @@ impl fmt::Display for Unasked {
 
 impl Errand {
     pub fn new(question: Question, deadline: Instant, reply: Option<oneshot::Sender<Outcome>>) -> Errand {
-        Errand { question, deadline, reply, put_at: None, noted: false }
+        Errand { question, deadline, reply, put_at: None, seen: None, noted: false }
     }
 
     /// Whoever asked waits no more.
@@ -102,6 +110,11 @@ impl Errand {
     }
 
     pub fn answer(self, outcome: Outcome) {
+        let outcome = match (outcome, self.seen) {
+            // The session broke while the picture was fetched; the presence had come.
+            (Err(_), Some(seen)) => Ok(Finding::Avatar(seen, None)),
+            (outcome, _) => outcome,
+        };
         // Whoever asked may have gone; then nobody needs the answer.
         self.reply.map(|reply| reply.send(outcome).ok());
     }
@@ -129,6 +142,21 @@ mod tests {
             let text = serde_json::to_string(&unasked).expect("portable");
             let read: Unasked = serde_json::from_str(&text).expect("what was written");
             assert_eq!((read.to_string(), &read), (failure.to_string(), &unasked));
+        }
+    }
+
+    /// A picture that cannot be had takes no presence with it.
+    #[test]
+    fn a_presence_that_came_outlives_the_fetching_of_the_picture() {
+        let presence = crate::presence::Presence::bare(crate::presence::State::Away);
+        let seen = Answer { presence, why: crate::probe::Why::Present, resources: Vec::new() };
+        let jid = BareJid::new("bob@example.com").expect("a bare JID");
+        let failed = Err(Unasked::now(Failure::StreamEnded(String::new())));
+        for (known, expected) in [(Some(seen.clone()), Ok(Finding::Avatar(seen, None))), (None, failed.clone())] {
+            let (reply, mut answer) = oneshot::channel();
+            let errand = Errand::new(Question::Avatar(jid.clone()), Instant::now(), Some(reply));
+            Errand { seen: known, ..errand }.answer(failed.clone());
+            assert_eq!(answer.try_recv(), Ok(expected));
         }
     }
 }

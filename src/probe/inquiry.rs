@@ -72,7 +72,7 @@ impl Last {
 /// What `disco#info` said the target is (XEP-0030).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
-    /// A person's account. Its server says so only to those who have consent (XEP-0030, 8).
+    /// A person's account. Most servers say so only to those who have consent (XEP-0030, 8).
     Account,
     /// A component, server or room.
     Service,
@@ -270,8 +270,7 @@ impl Inquiry {
 
     /// True once the server itself has shown that this person lets us see him.
     pub fn proves_consent(&self) -> bool {
-        let shown = !self.resources.is_empty() || self.last.is_result() || self.info == Reply::Result(Sort::Account);
-        self.is_person() && !self.refused && shown
+        self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())
     }
 
     /// The answer, or when to judge again.
@@ -368,8 +367,9 @@ impl Inquiry {
             _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent(kind)),
             ServerKind::Prosody => no(Why::Silence(kind)),
             _ if self.roster == Reply::Result(false) => no(Why::NoConsent(kind)),
-            _ if self.roster == Reply::Result(true) || self.info == Reply::Result(Sort::Account) => offline(),
-            // XEP-0030, 8: ejabberd answers it to those who have consent, and to nobody else.
+            _ if self.roster == Reply::Result(true) => offline(),
+            // XEP-0030, 8: ejabberd answers it to those who have consent, and to nobody else. COMPAT: jabberd2 to all.
+            ServerKind::Ejabberd if self.info == Reply::Result(Sort::Account) => offline(),
             ServerKind::Ejabberd if matches!(self.info, Reply::Error(_)) => no(Why::NoConsent(kind)),
             _ if here.consented => offline(),
             _ => no(Why::Silence(kind)),
@@ -606,7 +606,7 @@ mod tests {
             // ejabberd has just said that the consent of yesterday is gone, or that he has blocked us.
             (Ejabberd, true, &silent, Forbidden, 200),
             (Ejabberd, false, &known, Offline, 200),
-            (Other, false, &known, Offline, 200),
+            (Other, false, &known, Forbidden, 200),
             (Ejabberd, false, &listed, Offline, 200),
             (Ejabberd, true, &unlisted, Forbidden, 200),
             (Prosody, true, &silent, Forbidden, 0),

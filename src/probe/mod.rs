@@ -1,6 +1,7 @@
 //! The XMPP side.
 
 pub mod account;
+pub mod avatar;
 pub mod backoff;
 pub mod certificate;
 pub mod choices;
@@ -246,6 +247,11 @@ pub(crate) mod ns {
     /// XEP-0356: Prosody speaks the newer version, ejabberd 23 the older.
     pub const PRIVILEGES: [&str; 2] = ["urn:xmpp:privilege:2", "urn:xmpp:privilege:1"];
     pub const DELAY: &str = "urn:xmpp:delay";
+    pub const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
+    pub const VCARD: &str = "vcard-temp";
+    /// XEP-0084; each is also the name of a node.
+    pub const AVATAR_METADATA: &str = "urn:xmpp:avatar:metadata";
+    pub const AVATAR_DATA: &str = "urn:xmpp:avatar:data";
     pub const IDLE: &str = "urn:xmpp:idle:1";
     pub const OLD_DELAY: &str = "jabber:x:delay";
 }

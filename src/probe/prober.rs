@@ -33,6 +33,7 @@ use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
 use crate::config::Identity;
+use crate::presence::Picture;
 
 /// What is left of a question's time for carrying its answer to the visitor.
 const MARGIN: Duration = Duration::from_millis(150);
@@ -137,7 +138,19 @@ impl Prober {
     pub async fn ask(&self, jid: BareJid, deadline: Instant) -> Result<Answer, Unasked> {
         match self.put(Question::Presence(jid), deadline).await? {
             Finding::Presence(answer) => Ok(answer),
-            Finding::Consent(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
+            _ => Err(Unasked::now(Failure::Busy)),
+        }
+    }
+
+    /// As [`ask`](Prober::ask), with the picture of a person who may be shown.
+    pub async fn ask_with_picture(
+        &self,
+        jid: BareJid,
+        deadline: Instant,
+    ) -> Result<(Answer, Option<Picture>), Unasked> {
+        match self.put(Question::Avatar(jid), deadline).await? {
+            Finding::Avatar(answer, picture) => Ok((answer, picture)),
+            _ => Err(Unasked::now(Failure::Busy)),
         }
     }
 
@@ -145,7 +158,7 @@ impl Prober {
     pub async fn subscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
         match self.put(Question::Consent(jid), deadline).await? {
             Finding::Consent(consent) => Ok(consent),
-            Finding::Presence(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
+            _ => Err(Unasked::now(Failure::Busy)),
         }
     }
 
@@ -153,7 +166,7 @@ impl Prober {
     pub async fn unsubscribe(&self, jid: BareJid, deadline: Instant) -> Result<Consent, Unasked> {
         match self.put(Question::Return(jid), deadline).await? {
             Finding::Consent(consent) => Ok(consent),
-            Finding::Presence(_) | Finding::Standing(_) => Err(Unasked::now(Failure::Busy)),
+            _ => Err(Unasked::now(Failure::Busy)),
         }
     }
 
@@ -161,7 +174,7 @@ impl Prober {
     pub async fn standing(&self, home: BareJid, deadline: Instant) -> Result<Standing, Unasked> {
         match self.put(Question::Standing(home), deadline).await? {
             Finding::Standing(standing) => Ok(standing),
-            Finding::Presence(_) | Finding::Consent(_) => Err(Unasked::now(Failure::Busy)),
+            _ => Err(Unasked::now(Failure::Busy)),
         }
     }
 

@@ -210,6 +210,12 @@ fn fit(outcome: Outcome) -> Outcome {
             let outcome = Ok(Finding::Presence(answer));
             if is_short(&outcome) { outcome } else { Err(Unasked::now(Failure::Flood)) }
         }
+        Ok(Finding::Avatar(mut answer, picture)) => {
+            answer.resources.clear();
+            let pictured = Ok(Finding::Avatar(answer.clone(), picture));
+            let plain = Ok(Finding::Avatar(answer, None));
+            [pictured, plain].into_iter().find(is_short).unwrap_or(Err(Unasked::now(Failure::Flood)))
+        }
         _ => Err(Unasked::now(Failure::Flood)),
     }
 }
@@ -275,7 +281,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::presence::{Presence, Resource, State, Texts};
+    use crate::presence::{Picture, Presence, Resource, State, Texts};
     use crate::probe::{Answer, Consent, Why};
 
     fn us(password: &str) -> Fingerprint {
@@ -489,5 +495,27 @@ mod tests {
         assert_eq!(fit(answer(1000, 3)), answer(1000, 3));
         assert_eq!(fit(answer(60_000, 20)), answer(60_000, 0));
         assert_eq!(fit(answer(ANSWER_BYTES, 0)), Err(Unasked::now(Failure::Flood)));
+    }
+
+    #[test]
+    fn the_largest_picture_is_told_whole() {
+        let picture = Picture::new(&vec![255; crate::presence::PICTURE_BYTES]);
+        let answer = |text: usize, resources: usize| {
+            let resource = there("x", &"t".repeat(text));
+            let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
+            Answer { presence, why: Why::Present, resources: vec![resource; resources] }
+        };
+        let pictured = Ok(Finding::Avatar(answer(60_000, 0), picture.clone()));
+        assert_eq!(fit(Ok(Finding::Avatar(answer(60_000, 20), picture.clone()))), pictured);
+        let text = serde_json::to_string(&pictured).expect("portable");
+        assert_eq!(serde_json::from_str::<Outcome>(&text).expect("what was written"), pictured);
+        assert!(text.len() < ANSWER_BYTES / 2, "{} bytes", text.len());
+        let plain = Ok(Finding::Avatar(answer(ANSWER_BYTES * 9 / 10, 0), None));
+        assert_eq!(fit(Ok(Finding::Avatar(answer(ANSWER_BYTES * 9 / 10, 0), picture.clone()))), plain);
+        let flood = Err(Unasked::now(Failure::Flood));
+        assert_eq!(fit(Ok(Finding::Avatar(answer(ANSWER_BYTES, 0), picture))), flood);
+        for bad in ["\"\"", "\"AA!\"", "7"] {
+            assert!(serde_json::from_str::<Picture>(bad).is_err(), "{bad}");
+        }
     }
 }

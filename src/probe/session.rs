@@ -20,10 +20,10 @@ use super::stanza::{Heard, Sender, bind, hear};
 use super::stream::{Incoming, Reader};
 use super::{Answer, Clock, Consent, Failure, ns};
 use crate::config::{Identity, Security};
+use crate::presence::Picture;
 
-/// Bytes one session may bring in, and what each question adds.
+/// Bytes one session may bring in, beside what its questions may.
 pub const SESSION_BYTES: usize = 1024 * 1024;
-pub const QUESTION_BYTES: usize = 64 * 1024;
 /// What each second adds, so that a session that is always held may be told what happens.
 pub const SECOND_BYTES: usize = 4 * 1024;
 
@@ -159,6 +159,11 @@ impl Session {
         }
     }
 
+    /// Fetches the picture of somebody whose presence was allowed: `id` comes back with it, by `until` at the latest.
+    pub fn fetch_picture(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.errands.fetch_picture(id, jid, until);
+    }
+
     /// What was put, and what people sent by themselves.
     pub fn errands(&mut self) -> &mut Errands {
         &mut self.errands
@@ -221,6 +226,11 @@ impl Session {
         self.errands.consents(now)
     }
 
+    /// The pictures that were fetched, or not.
+    pub fn pictures(&mut self, now: Instant) -> Vec<(u64, Option<Picture>)> {
+        self.errands.pictures(now)
+    }
+
     /// The way out (RFC 6120, 4.4).
     pub fn close(&mut self) -> &'static [u8] {
         self.state = State::Ended;
@@ -242,13 +252,15 @@ impl Session {
         self.received = self.received.saturating_add(bytes.len());
         let age_s = usize::try_from(self.errands.age(now).as_secs()).unwrap_or(usize::MAX);
         let aged = age_s.saturating_mul(SECOND_BYTES);
-        if self.received > aged.saturating_add(SESSION_BYTES + self.errands.put() * QUESTION_BYTES) {
+        if self.received > aged.saturating_add(SESSION_BYTES + self.errands.allowance()) {
             return Err(Failure::Flood);
         }
+        let longest = self.errands.stanza_limit();
         loop {
             if matches!(self.state, State::Securing) && !bytes.is_empty() {
                 return Err(Failure::Injected);
             }
+            self.reader.expect_answer(longest);
             let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
             let state = mem::replace(&mut self.state, State::Ended);
             self.state = self.advance(state, incoming, now)?;

@@ -109,8 +109,12 @@ impl Sender {
     }
 
     pub fn query(&self, to: &BareJid, id: &str, query: Query) -> String {
+        self.get(to, id, query.payload())
+    }
+
+    pub fn get(&self, to: &BareJid, id: &str, payload: Element) -> String {
         let (from, to) = (self.from.clone().map(Jid::from), Some(to.clone().into()));
-        wire(Iq::Get { from, to, id: id.to_owned(), payload: query.payload() })
+        wire(Iq::Get { from, to, id: id.to_owned(), payload })
     }
 
     /// The answer RFC 6120, 8.2.3 owes to every request, from the address it was sent to; a ping gets its pong. No

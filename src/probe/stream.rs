@@ -10,8 +10,13 @@ use xmpp_parsers::minidom::{Element, Node};
 
 use super::ns;
 
-/// Bytes of one stream element, the same for the header. What is longer is cut off: see `cut_down`.
+/// Bytes of one stream element, the same for the header. What is longer is cut off: see `cut_down`. Only an answer that
+/// is awaited may be longer: see [`Reader::expect_answer`].
 pub const STANZA_LIMIT: usize = 64 * 1024;
+/// Elements and attributes of one stream element are at most so many, and in a long answer one for so many bytes: each
+/// takes far more memory than the four bytes that it may come in.
+const PARTS_LIMIT: usize = STANZA_LIMIT / 4;
+const BYTES_PER_PART: usize = 16;
 /// Bytes of one name or value of an attribute, such as the id of a stranger's message. White space between stanzas is
 /// gathered up to it too, so that it is less than the limit of a stanza.
 pub const TOKEN_LIMIT: usize = STANZA_LIMIT / 2;
@@ -70,17 +75,36 @@ pub struct Reader {
     header_seen: bool,
     /// Bytes since the last complete element.
     pending: usize,
+    /// Elements and attributes since then.
+    parts: usize,
+    /// The most bytes of an answer.
+    answer_limit: usize,
 }
 
 impl Default for Reader {
     fn default() -> Reader {
         let options = Options { max_token_length: TOKEN_LIMIT, ..Options::default() };
         let parser = Parser::with_options(options);
-        Reader { parser, open: Vec::new(), cut: None, header_seen: false, pending: 0 }
+        Reader {
+            parser,
+            open: Vec::new(),
+            cut: None,
+            header_seen: false,
+            pending: 0,
+            parts: 0,
+            answer_limit: STANZA_LIMIT,
+        }
     }
 }
 
 impl Reader {
+    /// From now on an `<iq/>` may have so many bytes. One that has begun under a higher limit keeps it.
+    pub fn expect_answer(&mut self, limit: usize) {
+        if limit > self.answer_limit || self.pending == 0 {
+            self.answer_limit = limit;
+        }
+    }
+
     /// The next thing in `bytes`, which is advanced behind it; `None` when more bytes are needed.
     pub fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Incoming>, Fault> {
         // The parser would gather such text until a `<` comes, which a mail or SSH server never sends.
@@ -90,19 +114,19 @@ impl Reader {
         loop {
             let before = bytes.len();
             // A slice at a time, so that an endless element is refused before it is stored.
-            let window = before.min(STANZA_LIMIT + 1 - self.pending);
+            let window = before.min(self.limit() + 1 - self.pending);
             let mut part = &bytes[..window];
             let event = self.parser.parse(&mut part, false);
             let used = window - part.len();
             *bytes = &bytes[used..];
             self.pending += used;
-            if self.pending > STANZA_LIMIT {
+            if self.pending > self.limit() {
                 self.cut_down()?;
             }
             match event {
                 Ok(Some(event)) => {
                     if let Some(incoming) = self.take(event)? {
-                        self.pending = 0;
+                        (self.pending, self.parts) = (0, 0);
                         return Ok(Some(incoming));
                     }
                 }
@@ -112,6 +136,11 @@ impl Reader {
                 Err(EndOrError::Error(_)) => return Err(Fault::NotWellFormed),
             }
         }
+    }
+
+    fn limit(&self) -> usize {
+        let is_answer = self.cut.is_none() && self.open.first().is_some_and(|outermost| outermost.is("iq", ns::CLIENT));
+        if is_answer { self.answer_limit } else { STANZA_LIMIT }
     }
 
     /// Keeps the outermost tag of the element that is open, with the children that are complete, and drops the rest:
@@ -149,8 +178,10 @@ impl Reader {
         match event {
             Event::XmlDeclaration(..) => Ok(None),
             Event::StartElement(_, (namespace, name), attrs) if self.header_seen => {
+                self.parts += 1 + attrs.len();
                 self.open.push(element(&namespace, &name, attrs));
-                if self.open.len() > DEPTH_LIMIT {
+                let parts_limit = PARTS_LIMIT.max(self.limit() / BYTES_PER_PART);
+                if self.open.len() > DEPTH_LIMIT || self.parts > parts_limit {
                     self.cut_down()?;
                 }
                 Ok(None)
@@ -285,6 +316,58 @@ mod tests {
         assert!(read(&header, 4096).is_err());
         let endless = format!("{HEADER}<a b='{}", "x".repeat(STANZA_LIMIT * 2));
         assert!(read(&endless, 4096).is_err());
+    }
+
+    /// Only answers, and only as long as they are awaited.
+    #[test]
+    fn an_answer_may_be_longer() {
+        const LIMIT: usize = STANZA_LIMIT * 3;
+        let sized = |name: &str, bytes: usize| {
+            let empty = format!("<{name}></{name}>").len();
+            format!("<{name}>{}</{name}>", "x".repeat(bytes - empty))
+        };
+        let bare = |name: &str| Incoming::Element(Element::bare(name, ns::CLIENT));
+        for size in [1, 100, 8192] {
+            // What is left of the one between.
+            let read = |limits: [usize; 2], stanza: String| {
+                let mut reader = Reader::default();
+                let text = format!("{HEADER}{stanza}<b/>");
+                let mut seen = Vec::new();
+                reader.expect_answer(limits[0]);
+                for mut piece in text.as_bytes().chunks(size) {
+                    while let Some(incoming) = reader.next(&mut piece).expect("well-formed") {
+                        seen.push(incoming);
+                    }
+                    reader.expect_answer(limits[1]);
+                }
+                assert_eq!(seen[2..], [bare("b")]);
+                let Incoming::Element(element) = seen.swap_remove(1) else { panic!("{seen:?}") };
+                (element.text().len(), element.children().count())
+            };
+            let text = |name: &str, bytes: usize, limit: usize| read([limit; 2], sized(name, bytes)).0;
+            assert_eq!(text("iq", LIMIT, LIMIT), LIMIT - "<iq></iq>".len(), "in pieces of {size}");
+            assert_eq!(text("iq", LIMIT + 1, LIMIT), 0, "in pieces of {size}");
+            assert_eq!(text("iq", STANZA_LIMIT + 1, STANZA_LIMIT), 0, "nobody asked, in pieces of {size}");
+            assert_eq!(text("a", STANZA_LIMIT + 1, LIMIT), 0, "a stranger's, in pieces of {size}");
+            assert_ne!(read([STANZA_LIMIT, LIMIT], sized("iq", LIMIT)).0, 0, "asked meanwhile, in pieces of {size}");
+            let most = PARTS_LIMIT / 2 - 1;
+            for (count, left) in [(most, most), (most + 1, most), (most * 2, most)] {
+                let parts = format!("<iq>{}</iq>", "<c d=''/>".repeat(count));
+                assert_eq!(read([LIMIT; 2], parts).1, left, "in pieces of {size}");
+            }
+        }
+        let lowered = format!("{HEADER}<iq>{}", "x".repeat(STANZA_LIMIT * 2));
+        let mut reader = Reader::default();
+        reader.expect_answer(LIMIT);
+        let mut bytes = lowered.as_bytes();
+        while reader.next(&mut bytes).expect("well-formed").is_some() {}
+        reader.expect_answer(STANZA_LIMIT);
+        let Ok(Some(Incoming::Element(iq))) = reader.next(&mut &b"</iq>"[..]) else { panic!("an element") };
+        assert_eq!(iq.text().len(), STANZA_LIMIT * 2, "it began under the higher limit");
+        reader.expect_answer(STANZA_LIMIT);
+        let mut next = sized("iq", STANZA_LIMIT + 1).into_bytes();
+        next.extend(b"<b/>");
+        assert_eq!(reader.next(&mut &next[..]), Ok(Some(bare("iq"))), "and the next one does not");
     }
 
     #[test]

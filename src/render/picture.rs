@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::spawn_blocking;
 
+use super::avatar::Avatars;
 use super::builtin::Drawing;
 use super::folder::Folder;
 use super::pixels;
@@ -43,6 +44,8 @@ pub struct Icons {
     made: Mutex<Made>,
     /// Whoever has it makes a picture.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// People's pictures, which hold up no icon.
+    pub avatars: Arc<Avatars>,
 }
 
 impl Icons {

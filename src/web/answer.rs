@@ -15,9 +15,9 @@ use super::refusal::Refusal;
 use super::request::{Form, Kind, METHODS, Method, Query, Request};
 use super::response::{FETCH_VARY, Response};
 use crate::access::{self, Decision};
-use crate::cache::Found;
+use crate::cache::{Found, Want};
 use crate::config::{Config, Identity, Visibility};
-use crate::presence::{Presence, State};
+use crate::presence::{Picture, Presence, State};
 use crate::render::picture::{Format, Icons};
 use crate::render::words::Wording;
 use crate::render::{json, markup, text};
@@ -28,7 +28,7 @@ pub async fn answer(
     config: &Config,
     icons: &Arc<Icons>,
     request: &Request,
-    find: impl AsyncFnOnce(&Identity, BareJid, Instant) -> Found,
+    find: impl AsyncFnOnce(&Identity, BareJid, Want, Instant) -> Found,
 ) -> Response {
     let site = Site { config, icons, request };
     if request.method() == Some(Method::Options) {
@@ -41,11 +41,13 @@ pub async fn answer(
     let (found, is_open) = match access::decide(config, &query.jid) {
         Decision::Ask(identity) => {
             let deadline = request.arrived + identity.timeout;
-            let found = find(identity, query.jid.clone(), deadline).await;
+            let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
+            let found = find(identity, query.jid.clone(), want, deadline).await;
             (found, identity.visibility == Visibility::Anyone)
         }
         Decision::Forbidden => {
-            (Found::Known { presence: Presence::bare(State::Forbidden), age: Duration::ZERO }, false)
+            let presence = Presence::bare(State::Forbidden);
+            (Found::Known { presence, picture: None, age: Duration::ZERO }, false)
         }
     };
     site.tell(&query, &found, is_open).await.seal(request)
@@ -62,13 +64,13 @@ impl Site<'_> {
     /// The answer about somebody. `is_open`: it depends on no requester.
     async fn tell(&self, query: &Query, found: &Found, is_open: bool) -> Response {
         let unknown = Presence::bare(State::Unknown);
-        let (presence, age, retry_after) = match found {
-            Found::Known { presence, age } => (presence, *age, None),
-            Found::Nothing { retry_after } => (&unknown, Duration::ZERO, Some(*retry_after)),
+        let (presence, picture, age, retry_after) = match found {
+            Found::Known { presence, picture, age } => (presence, picture.as_ref(), *age, None),
+            Found::Nothing { retry_after } => (&unknown, None, Duration::ZERO, Some(*retry_after)),
         };
         // All refusals look alike, whichever identity they come from and whether it serves the domain at all.
         let is_open = if presence.state == State::Forbidden { access::is_open(self.config) } else { is_open };
-        let mut response = self.body(query, presence, is_open).await;
+        let mut response = self.body(query, presence, picture, is_open).await;
         let scope = self.scope(query, &response, presence.state, is_open);
         if !response.has("Cache-Control") {
             response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
@@ -89,7 +91,7 @@ impl Site<'_> {
         let status = refusal.fault.status();
         let line = refusal.fault.to_string();
         let mut response = match refusal.form.kind {
-            Kind::Image => self.picture(status, State::Unknown, &refusal.form).await,
+            Kind::Image | Kind::Avatar => self.picture(status, State::Unknown, &refusal.form).await,
             Kind::Json => Response::new(status, json::CONTENT_TYPE, json::error(status, &line)),
             Kind::Text | Kind::Xml => Response::new(status, text::CONTENT_TYPE, line + "\n"),
         };
@@ -102,7 +104,7 @@ impl Site<'_> {
         if self.is_shared(access::is_open(self.config)) { response.shared() } else { response }
     }
 
-    async fn body(&self, query: &Query, presence: &Presence, is_open: bool) -> Response {
+    async fn body(&self, query: &Query, presence: &Presence, picture: Option<&Picture>, is_open: bool) -> Response {
         let state = presence.state;
         let langs = self.langs(query);
         let wording = Wording { words: &self.config.words, langs: &langs };
@@ -123,6 +125,21 @@ impl Site<'_> {
                 Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, believed, presence, wording))
             }
             Kind::Json => Response::new(status, json::CONTENT_TYPE, json::json(&query.jid, presence, wording)),
+            // Whoever has no picture, or may not be seen, is shown as by `image`.
+            Kind::Avatar => match picture.filter(|_| state != State::Forbidden) {
+                Some(picture) => self.avatar(status, picture, state, &query.form).await,
+                None => self.picture(status, state, &query.form).await,
+            },
+        }
+    }
+
+    /// The picture drawn anew: its own bytes stay here. The icon stands for what is no picture.
+    async fn avatar(&self, status: u16, picture: &Picture, state: State, form: &Form) -> Response {
+        let deadline = self.request.arrived + self.config.patience();
+        let in_turn = self.icons.avatars.in_turn(picture, form.format, form.size_px);
+        match timeout_at(deadline, in_turn).await {
+            Ok(Some(file)) => Response::new(status, form.format.content_type(), file),
+            Ok(None) | Err(_) => self.picture(status, state, form).await,
         }
     }
 
@@ -144,7 +161,7 @@ impl Site<'_> {
         match (&query.langs, query.form.kind) {
             (Some(langs), _) => langs.clone(),
             (None, Kind::Json) => header(),
-            (None, Kind::Image | Kind::Text | Kind::Xml) => Vec::new(),
+            (None, Kind::Image | Kind::Text | Kind::Xml | Kind::Avatar) => Vec::new(),
         }
     }
 

@@ -185,7 +185,9 @@ pub struct Form {
 impl Form {
     fn parse(params: &Params) -> Result<Form, Fault> {
         let kind = Kind::parse(params)?;
-        let format = choice(params, "format", &Format::NAMES, &Format::ALL)?.unwrap_or(Format::Png);
+        // Pixels make no drawing.
+        let formats = if kind == Kind::Avatar { Format::NAMES.len() - 1 } else { Format::NAMES.len() };
+        let format = choice(params, "format", &Format::NAMES[..formats], &Format::ALL)?.unwrap_or(Format::Png);
         let size = number(params, "size", SIZE_MIN_PX, SIZE_MAX_PX)?.unwrap_or(SIZE_DEFAULT_PX);
         let scale = number(params, "scale", 1, SCALE_MAX)?.unwrap_or(1);
         Ok(Form { kind, format, size_px: size * scale })
@@ -205,12 +207,13 @@ pub enum Kind {
     Text,
     Xml,
     Json,
+    Avatar,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Image, Kind::Text, Kind::Xml, Kind::Json];
+    pub const ALL: [Kind; 5] = [Kind::Image, Kind::Text, Kind::Xml, Kind::Json, Kind::Avatar];
     /// As `type` has them, in the order of `ALL`.
-    pub const NAMES: [&str; 4] = ["image", "text", "xml", "json"];
+    pub const NAMES: [&str; 5] = ["image", "text", "xml", "json", "avatar"];
 
     fn parse(params: &Params) -> Result<Kind, Fault> {
         Ok(choice(params, "type", &Kind::NAMES, &Kind::ALL)?.unwrap_or(Kind::Image))
@@ -359,6 +362,7 @@ mod tests {
             ("&format=webp&size=512", Kind::Image, Format::WebP, 512),
             ("&format=svg&size=512&scale=2", Kind::Image, Format::Svg, 1024),
             ("&format=png&scale=1", Kind::Image, Format::Png, 16),
+            ("&type=avatar&format=webp&size=64", Kind::Avatar, Format::WebP, 64),
             ("&size=016", Kind::Image, Format::Png, 16),
             ("&type=xml&type=json", Kind::Xml, Format::Png, 16),
         ] {
@@ -377,6 +381,7 @@ mod tests {
             ("type=xml+", "type", Rule::OneOf(&Kind::NAMES), Kind::Text),
             ("type=%FF", "type", Rule::Utf8, Kind::Text),
             ("format=jpeg", "format", Rule::OneOf(&Format::NAMES), Kind::Image),
+            ("type=avatar&format=svg", "format", Rule::OneOf(&Format::NAMES[..3]), Kind::Avatar),
             ("format=PNG", "format", Rule::OneOf(&Format::NAMES), Kind::Image),
             ("type=json&size=7", "size", size, Kind::Json),
             ("type=text&size=513", "size", Rule::Range(8, 512), Kind::Text),

@@ -32,7 +32,7 @@ fn nothing_but_the_identity_is_needed() {
     assert_eq!((&identity.host, identity.port, identity.security), (&None, None, Security::None));
     assert_eq!((&identity.ca_file, identity.timeout, identity.linger), (&None, secs(5), Some(secs(90))));
     assert_eq!((identity.server, identity.rule), (None, Rule::MostAvailable));
-    assert!(identity.accept_subscriptions && !identity.visible && !identity.show_since);
+    assert!(identity.accept_subscriptions && !identity.visible && !identity.show_since && identity.show_avatar);
     assert_eq!(identity.visibility, Visibility::Subscribers);
     assert_eq!(identity.domains, [exactly("example.com"), below("example.com")]);
     let cache = &config.cache;
@@ -58,7 +58,7 @@ fn every_key_arrives() {
          [xmpp]\njid: Presence.Example.com\npassword = s\nhost = XMPP.example.net\nport = 65535\nsecurity = direct\n\
          tls = rustls\nca_file = ca.pem\nverify = no\ntimeout = 60\nlinger = always\nserver = ejabberd\n\
          resource = highest-priority\nvisible = yes\naccept_subscriptions = no\n\
-         [privacy]\nshow_since = yes\n\
+         [privacy]\nshow_since = yes\nshow_avatar = no\n\
          [cache]\nttl = 1\nrefresh = 0\nstale = 0\nentries = 10\ndirectory = /srv/wp\n\
          [images]\ndirectory = icons\ntheme = default\nredirect_hosts = WWW.example.com 192.0.2.1,[2001:DB8::1]\n\
          [text]\nunavailable = Gone\nunavailable.DE-at = Weg\ndnd = a = b; c\n\
@@ -71,7 +71,7 @@ fn every_key_arrives() {
     assert_eq!(identity.ca_file, Some(PathBuf::from("/etc/ca.pem")));
     assert_eq!((identity.timeout, identity.linger), (secs(60), None));
     assert_eq!((identity.server, identity.rule), (Some(ServerKind::Ejabberd), Rule::HighestPriority));
-    assert!(identity.visible && !identity.accept_subscriptions && identity.show_since);
+    assert!(identity.visible && !identity.accept_subscriptions && identity.show_since && !identity.show_avatar);
     assert_eq!(identity.visibility, Visibility::Anyone);
     assert_eq!(identity.domains, [below("example.org"), exactly("example.org"), exactly("bücher.example")]);
     let cache = &config.cache;

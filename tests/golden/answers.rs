@@ -50,6 +50,48 @@ fn every_state_as_a_picture() {
     check("image.txt", &all);
 }
 
+/// What somebody published, by a name for the file, and whether anything can be made of it.
+fn published() -> [(&'static str, &'static [u8], bool); 4] {
+    [
+        ("PNG", include_bytes!("avatar.png"), true),
+        ("JPEG", include_bytes!("avatar.jpg"), true),
+        ("half a JPEG's header", b"\xff\xd8\xff\xe0", false),
+        ("SVG", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", false),
+    ]
+}
+
+/// The picture where there is one, and else what `type=image` shows, byte for byte and header for header.
+#[test]
+fn every_state_as_an_avatar() {
+    let ask = |kind: &str, form: &str, found: &Found| {
+        told(&open_site(), &get(&format!("jid=a@example.com&type={kind}{form}")), found.clone())
+    };
+    let mut all = String::new();
+    for state in State::ALL {
+        let nobody = found(state, "Lunch");
+        for form in ["", "&format=gif", "&format=webp&size=24&scale=2"] {
+            let icon = ask("image", form, &nobody);
+            assert_eq!(written(&ask("avatar", form, &nobody)), written(&icon), "{state:?} {form}");
+            for (name, bytes, is_picture) in published() {
+                let mut shown = nobody.clone();
+                if let Found::Known { picture, .. } = &mut shown {
+                    *picture = Picture::new(bytes);
+                }
+                let answer = ask("avatar", form, &shown);
+                let is_shown = is_picture && !matches!(state, State::Forbidden | State::Unknown);
+                assert_eq!(answer.body != icon.body, is_shown, "{state:?} {name} {form}");
+                assert_eq!(answer.headers[0], icon.headers[0], "the type");
+                let secret = answer.body.windows(6).any(|window| window == b"SECRET");
+                assert!(!secret, "what the original says beside its pixels");
+                if state == State::Away {
+                    all += &format!("### {name} {form}\n{}\n", written(&answer));
+                }
+            }
+        }
+    }
+    check("avatar.txt", &all);
+}
+
 #[test]
 fn refusals() {
     let long = |name: &str, bytes: usize| format!("jid=a@example.com&type=text&{name}=/{}", "a".repeat(bytes));
@@ -69,6 +111,7 @@ fn refusals() {
         "jid=a@example.com&type=Image".to_owned(),
         "jid=a@example.com&type=html".to_owned(),
         "jid=a@example.com&format=jpeg".to_owned(),
+        "jid=a@example.com&type=avatar&format=svg".to_owned(),
         "jid=a@example.com&type=text&size=7".to_owned(),
         "jid=a@example.com&type=text&scale=3".to_owned(),
         "jid=a@example.com&type=json&lang=%22".to_owned(),
@@ -215,7 +258,7 @@ fn languages() {
     ] {
         let request =
             request("GET", format!("jid=a@example.com&{query}").as_bytes(), &[("HTTP_ACCEPT_LANGUAGE", b"de")]);
-        let found = Found::Known { presence: presence.clone(), age: Duration::ZERO };
+        let found = Found::Known { presence: presence.clone(), picture: None, age: Duration::ZERO };
         assert_eq!(str::from_utf8(&told(&open_site(), &request, found).body), Ok(text), "{query}");
     }
 }
@@ -226,7 +269,7 @@ fn answers_move_between_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime without I/O");
     let task = async {
         let (config, icons, request) = (open_site(), Arc::new(Icons::default()), get("jid=a@example.com&type=text"));
-        answer(&config, &icons, &request, async |_: &Identity, _: BareJid, _: Instant| {
+        answer(&config, &icons, &request, async |_: &Identity, _: BareJid, _: Want, _: Instant| {
             tokio::task::yield_now().await;
             known(State::Dnd, "", 0)
         })

@@ -12,9 +12,9 @@ use std::time::Duration;
 use jid::BareJid;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
-use webpresence::cache::Found;
+use webpresence::cache::{Found, Want};
 use webpresence::config::*;
-use webpresence::presence::{Presence, State, Texts};
+use webpresence::presence::{Picture, Presence, State, Texts};
 use webpresence::render::picture::Icons;
 use webpresence::web::answer::answer;
 use webpresence::web::request::Request;
@@ -61,8 +61,10 @@ fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<St
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without I/O");
     let icons = Arc::new(Icons::default());
     let mut asked = None;
-    let find = async |identity: &Identity, jid: BareJid, deadline: Instant| {
+    let find = async |identity: &Identity, jid: BareJid, want: Want, deadline: Instant| {
         assert_eq!(deadline, request.arrived + identity.timeout);
+        let query = str::from_utf8(request.var("QUERY_STRING").unwrap_or_default()).unwrap_or_default();
+        assert_eq!(want == Want::Picture, query.contains("type=avatar"));
         asked = Some(jid.to_string());
         found
     };
@@ -81,7 +83,7 @@ fn known(state: State, status: &str, priority: i8) -> Found {
 fn aged(state: State, status: &str, priority: i8, age: Duration) -> Found {
     let mut texts = Texts::default();
     texts.insert("", status);
-    Found::Known { presence: Presence { texts, priority, ..Presence::bare(state) }, age }
+    Found::Known { presence: Presence { texts, priority, ..Presence::bare(state) }, picture: None, age }
 }
 
 fn nothing() -> Found {

@@ -2,6 +2,7 @@
 //! other, people kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command
 //! that installs it.
 
+mod avatars;
 mod cases;
 mod check;
 mod commands;

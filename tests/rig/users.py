@@ -17,11 +17,13 @@ asks to see his presence, and asks for nothing in return.
     {"do": "remove", "jid": "a@b/c", "to": "who@x"}          removes a contact, and all that was agreed with him
     {"do": "block", "jid": "a@b/c", "to": "who@x"}           XEP-0191
     {"do": "say", "jid": "a@b/c", "to": "who@x", "text": "off"}     says it, waits for the answer: {"heard": "..."}
+    {"do": "publish", "jid": "a@b/c", "type": "image/png", "data": "BASE64", "how": "pep" | "vcard"}     his picture (XEP-0084, XEP-0153)
     {"do": "join", "jid": "a@b/c", "room": "room@rooms.b"}
     {"do": "component", "jid": "other.b", "password": "x", "port": 5347}
 """
 
 import asyncio
+import base64
 import json
 import logging
 import sys
@@ -45,6 +47,8 @@ class Person(slixmpp.ClientXMPP):
         self.auto_authorize = True if command.get("accept", True) else None
         self.auto_subscribe = False
         self.register_plugin("xep_0045")
+        self.register_plugin("xep_0084")
+        self.register_plugin("xep_0153")
         self.register_plugin("xep_0191")
         self.register_plugin("xep_0199")
         self.heard = asyncio.Queue()
@@ -143,6 +147,18 @@ class Desk:
             message = await asyncio.wait_for(person.heard.get(), WAIT_SECONDS)
             if message["from"].bare == command["to"]:
                 return {"heard": message["body"]}
+
+    async def publish(self, command):
+        person = self.streams[command["jid"]]
+        data = base64.b64decode(command["data"])
+        if command["how"] == "vcard":
+            await person.plugin["xep_0153"].set_avatar(avatar=data, mtype=command["type"], timeout=WAIT_SECONDS)
+        else:
+            avatar = person.plugin["xep_0084"]
+            await avatar.publish_avatar(data, timeout=WAIT_SECONDS)
+            info = {"id": avatar.generate_id(data), "type": command["type"], "bytes": str(len(data))}
+            await avatar.publish_avatar_metadata([info], timeout=WAIT_SECONDS)
+        await person.settled()
 
     async def join(self, command):
         person = self.streams[command["jid"]]

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::xmpp::{DOMAIN, SECRET, Xmpp};
@@ -95,6 +97,12 @@ impl Users {
     pub fn say(&self, who: &str, contact: &str, text: &str) -> String {
         let answer = self.told("say", who, Shown::default(), json!({"to": contact, "text": text}));
         answer["heard"].as_str().expect("an answer").to_owned()
+    }
+
+    /// Publishes a picture: `how` is `pep` or `vcard`.
+    pub fn publish(&self, who: &str, how: &str, kind: &str, picture: &[u8]) {
+        let data = BASE64.encode(picture);
+        self.tell("publish", who, Shown::default(), json!({"how": how, "type": kind, "data": data}));
     }
 
     /// Creates the room, or goes there.

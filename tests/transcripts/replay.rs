@@ -1,6 +1,6 @@
 //! Plays one transcript: it stands for the server, the network and the clock of a session, and writes down what the
 //! session does, so that the account can be compared with the file as a whole. A line says what the world does
-//! (`identity`, `known`, `ask`, `subscribe`, `S`, `after`) or what the session does in return (everything else).
+//! (`identity`, `known`, `ask`, `ask-picture`, `subscribe`, `S`, `after`) or what the session does in return (everything else).
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jid::BareJid;
 use tokio::time::Instant;
 use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, TlsLibrary, Visibility};
-use webpresence::presence::{Rule, State, Texts};
+use webpresence::presence::{Picture, Rule, State, Texts};
+use webpresence::probe::avatar;
 use webpresence::probe::facts::Facts;
 use webpresence::probe::login::Bindings;
 use webpresence::probe::session::{Session, Step};
@@ -55,6 +56,8 @@ pub struct Replay {
     pub asked: Vec<(u64, Instant)>,
     /// The answers so far.
     pub answers: Vec<Told>,
+    /// Questions that want a picture, with the answer while it is fetched.
+    pictured: Vec<(u64, BareJid, Option<Answer>)>,
     jid: BareJid,
     bindings: Bindings,
     cut: Cut,
@@ -82,7 +85,7 @@ impl Replay {
                     }
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
-                "ask" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
+                "ask" | "ask-picture" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
                 "collect" | "welcome" | "ask-back" | "say" => replay.order(line),
                 "after" => {
                     replay.act(&mut account);
@@ -141,6 +144,7 @@ impl Replay {
             longest: 0,
             asked: Vec::new(),
             answers: Vec::new(),
+            pictured: Vec::new(),
             cut,
             unsaid: String::new(),
             settled: Vec::new(),
@@ -166,6 +170,10 @@ impl Replay {
         self.asked.push((id, until));
         match words[0] {
             "ask" => self.session.ask(id, jid, until),
+            "ask-picture" => {
+                self.pictured.push((id, jid.clone(), None));
+                self.session.ask(id, jid, until);
+            }
             "ask-pending" => self.session.ask_pending(id, jid, until),
             "unsubscribe" => self.session.unsubscribe(id, jid, until),
             _ => self.session.subscribe(id, jid, until),
@@ -225,6 +233,11 @@ impl Replay {
         loop {
             let step = self.session.step(self.now);
             self.collect();
+            // What was allowed to be fetched goes out at once.
+            let step = match step {
+                Step::Wait(_) if self.session.is_open() && self.session.errands().has_unsent() => continue,
+                step => step,
+            };
             match step {
                 Step::Send(bytes) => {
                     self.unsaid.push_str(std::str::from_utf8(&bytes).expect("XML is UTF-8"));
@@ -247,7 +260,16 @@ impl Replay {
             });
         }
         for (id, answer) in self.session.answers(self.now) {
+            if self.fetches_picture(id, &answer) {
+                continue;
+            }
             let until = self.settle(id, told(id, &answer));
+            self.answers.push(Told { id, answer, at_deadline: self.now >= until });
+        }
+        for (id, picture) in self.session.pictures(self.now) {
+            let place = self.pictured.iter().position(|(asked, _, _)| *asked == id).expect("it was asked for");
+            let answer = Ok(self.pictured.swap_remove(place).2.expect("it was allowed"));
+            let until = self.settle(id, told(id, &answer) + &shown(picture));
             self.answers.push(Told { id, answer, at_deadline: self.now >= until });
         }
         for (id, consent) in self.session.consents(self.now) {
@@ -259,6 +281,16 @@ impl Replay {
                 },
             );
         }
+    }
+
+    /// Somebody who may be shown is asked for his picture, if the question wants one.
+    fn fetches_picture(&mut self, id: u64, answer: &Result<Answer, Failure>) -> bool {
+        let Some((_, jid, seen)) = self.pictured.iter_mut().find(|(asked, _, _)| *asked == id) else { return false };
+        let Some(answer) = answer.as_ref().ok().filter(|answer| avatar::is_allowed(answer)) else { return false };
+        *seen = Some(answer.clone());
+        let until = self.asked.iter().find(|(asked, _)| *asked == id).map_or(self.now, |(_, until)| *until);
+        self.session.fetch_picture(id, jid.clone(), until);
+        true
     }
 
     /// Returns when the question had to be settled.
@@ -337,12 +369,20 @@ fn remembered(script: &str, jid: &BareJid, now: Instant) -> Facts {
     Facts::read(&facts.to_string(), now, 0)
 }
 
-/// The text of a line `S: …`, or `S*1000: …` for so many times the same; with a line feed where it ends in `\n`.
+/// The text of a line `S: …`, or `S*1000: …` for so many times the same; with a line feed where it ends in `\n`, and a
+/// part of it so often as `{A*1000}` says.
 pub fn server_says(line: &str) -> Option<String> {
     let (word, text) = line.split_once(": ")?;
     let times = match word.strip_prefix('S')? {
         "" => 1,
         times => times.strip_prefix('*')?.parse().ok()?,
+    };
+    let text = match text.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (repeated, after))) => {
+            let (what, times) = repeated.split_once('*').expect("{WHAT*TIMES}");
+            format!("{before}{}{after}", what.repeat(times.parse().expect("a number")))
+        }
+        None => text.to_owned(),
     };
     Some(text.replace("\\n", "\n").repeat(times))
 }
@@ -400,6 +440,14 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
     }
 }
 
+fn shown(picture: Option<Picture>) -> String {
+    match picture {
+        Some(picture) if picture.bytes().len() <= 16 => format!("  picture {:?}\n", picture.bytes()),
+        Some(picture) => format!("  picture of {} bytes\n", picture.bytes().len()),
+        None => "  no picture\n".to_owned(),
+    }
+}
+
 /// `component DOMAIN` or `account JID`, then `key=value`.
 fn read_identity(line: &str) -> (Identity, String, Bindings) {
     let mut words = line.split(' ').skip(1);
@@ -424,6 +472,7 @@ fn read_identity(line: &str) -> (Identity, String, Bindings) {
         visibility: Visibility::Anyone,
         domains: vec![DomainPattern::Exactly("example.com".into())],
         show_since: false,
+        show_avatar: true,
     };
     let (mut nonce, mut bindings) = ("n0nce".to_owned(), Bindings::default());
     let bytes = |value: &str| Some(BASE64.decode(value).expect("base64"));

@@ -11,6 +11,7 @@ use xmpp_parsers::version::VersionResult;
 use super::{Errands, Sent, Topic, domain_of};
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, State};
+use crate::probe::avatar::{self, Part};
 use crate::probe::guests::Order;
 use crate::probe::inquiry::{Inquiry, Slot};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
@@ -194,6 +195,12 @@ impl Errands {
             Topic::Items(id) => self.listed(id, outcome.ok().flatten(), now),
             Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
             Topic::Time(id) => self.times.told(id, outcome.ok().flatten()),
+            Topic::Picture(part, id) => {
+                let item = self.avatars.heard(id, part, outcome.ok().flatten().as_ref());
+                if let Some((jid, item)) = item {
+                    self.request_picture(jid, Part::Data, id, avatar::data_request(&item));
+                }
+            }
             Topic::Contacts => self.contacts = outcome.ok().flatten().map(contacts_who_let_us_see),
         }
     }

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::{Echo, Errands, Topic, domain_of};
 use crate::config::ServerKind;
-use crate::presence::State;
+use crate::presence::{Picture, State};
 use crate::probe::inquiry::{Circumstances, Inquiry};
 use crate::probe::own::Own;
 use crate::probe::stanza::INITIAL_PRESENCE;
@@ -20,7 +20,8 @@ impl Errands {
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
         let echo = self.echo.as_ref().and_then(Echo::next);
-        inquiries.chain(own).chain(self.requests.next(now)).chain(self.times.next(now)).chain(echo).min()
+        let rest = [self.requests.next(now), self.times.next(now), self.avatars.next(now), echo];
+        inquiries.chain(own).chain(rest.into_iter().flatten()).min()
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
@@ -85,6 +86,15 @@ impl Errands {
         if self.facts.server(self.home.as_str()).mute {
             self.facts.server_mut(self.home.as_str()).mute = false;
         }
+    }
+
+    /// The pictures that were fetched, or not.
+    pub fn pictures(&mut self, now: Instant) -> Vec<(u64, Option<Picture>)> {
+        let ready = self.avatars.ready(now);
+        for (id, _) in &ready {
+            self.sent.retain(|_, sent| !matches!(&sent.topic, Topic::Picture(_, other) if other == id));
+        }
+        ready
     }
 
     fn circumstances(&self, inquiry: &Inquiry, now: Instant) -> Circumstances {

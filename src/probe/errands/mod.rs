@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use jid::{BareJid, FullJid};
 use tokio::time::Instant;
+use xmpp_parsers::minidom::Element;
 
 use echo::Echo;
 pub use hear::Address;
 
+use super::avatar::{self, AVATAR_BYTES, AVATAR_STANZA_LIMIT, Avatars, Part};
 use super::facts::Facts;
 use super::guests::Guests;
 use super::inquiry::{Inquiry, Reply, Slot};
@@ -22,10 +24,16 @@ use super::own::{Clients, Own};
 use super::requests::{Requests, Wish};
 use super::standing::{Standing, Times};
 use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
+use super::stream::STANZA_LIMIT;
 use super::watch::Watch;
 use super::{Clock, Event};
 use crate::config::{Identity, ServerKind, Visibility};
 use crate::presence::Rule;
+
+/// Bytes that each question may bring in.
+pub const QUESTION_BYTES: usize = 64 * 1024;
+/// Bytes of a stanza while a roster is awaited.
+pub const ROSTER_STANZA_LIMIT: usize = 2 * 1024 * 1024;
 
 /// What people read who are asked for their consent: who will see what.
 fn request(visibility: Visibility) -> &'static str {
@@ -64,6 +72,8 @@ enum Topic {
     Contacts,
     /// The time of our own server.
     Time(u64),
+    /// Of a picture that is fetched.
+    Picture(Part, u64),
 }
 
 /// All that one session has to find out.
@@ -101,6 +111,7 @@ pub struct Errands {
     times: Times,
     /// XEP-0356, in this session.
     grants_rosters: bool,
+    avatars: Avatars,
     /// People whom we asked back without waiting for an answer.
     asked_back: HashSet<BareJid>,
     guests: Guests,
@@ -110,7 +121,8 @@ pub struct Errands {
     unsent: String,
     sent: HashMap<String, Sent>,
     counter: u64,
-    put: usize,
+    /// Bytes that what was asked may bring in.
+    allowance: usize,
     /// Questions wait until it is over.
     echo: Option<Echo>,
 }
@@ -143,6 +155,7 @@ impl Errands {
             requests: Requests::default(),
             times: Times::default(),
             grants_rosters: false,
+            avatars: Avatars::default(),
             asked_back: HashSet::new(),
             guests: Guests::of(identity),
             watch: Watch::new(identity.rule),
@@ -150,7 +163,7 @@ impl Errands {
             unsent: String::new(),
             sent: HashMap::new(),
             counter: 0,
-            put: 0,
+            allowance: 0,
             echo: None,
         }
     }
@@ -176,7 +189,7 @@ impl Errands {
     }
 
     pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
-        self.put += 1;
+        self.allowance += QUESTION_BYTES;
         if jid == self.us && jid.node().is_some() {
             self.ask_ourselves(id, until);
             return;
@@ -235,14 +248,14 @@ impl Errands {
     }
 
     fn request(&mut self, id: u64, jid: BareJid, wish: Wish, until: Instant) {
-        self.put += 1;
+        self.allowance += QUESTION_BYTES;
         self.send(domain_of(&jid), Query::Ping, Topic::Request(id));
         self.requests.put(id, jid, wish, until);
     }
 
     /// Asks how we stand with our own server.
     pub fn ask_standing(&mut self, id: u64, until: Instant) {
-        self.put += 1;
+        self.allowance += QUESTION_BYTES;
         self.send(self.home.clone(), Query::Time, Topic::Time(id));
         self.times.put(id, until);
     }
@@ -252,6 +265,25 @@ impl Errands {
         let (grants_rosters, seen) = (self.grants_rosters, self.facts.seen(now));
         let settled = self.times.settled(now).into_iter();
         settled.map(|(id, time_s)| (id, Standing { time_s, grants_rosters, seen })).collect()
+    }
+
+    /// Fetches the picture of somebody whose presence was allowed.
+    pub fn fetch_picture(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.allowance += AVATAR_BYTES;
+        self.request_picture(jid.clone(), Part::Metadata, id, avatar::metadata_request());
+        self.request_picture(jid.clone(), Part::Vcard, id, avatar::vcard_request());
+        self.avatars.begin(id, jid, until);
+    }
+
+    fn request_picture(&mut self, to: BareJid, part: Part, id: u64, payload: Element) {
+        let number = self.next_id();
+        self.unsent.push_str(&self.sender.get(&to, &number, payload));
+        self.sent.insert(number, Sent { to, topic: Topic::Picture(part, id) });
+    }
+
+    /// Something waits for the next write.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Lets somebody in who offered to be shown.
@@ -270,9 +302,14 @@ impl Errands {
         self.unsent.push_str(&self.sender.message(jid, text));
     }
 
-    /// Questions put so far.
-    pub fn put(&self) -> usize {
-        self.put
+    /// Bytes that what was asked so far may bring in.
+    pub fn allowance(&self) -> usize {
+        self.allowance
+    }
+
+    /// The most bytes of an answer that is awaited.
+    pub fn stanza_limit(&self) -> usize {
+        self.sent.values().map(|sent| sent.topic.limit()).max().unwrap_or(STANZA_LIMIT)
     }
 
     pub fn into_facts(self) -> Facts {
@@ -452,6 +489,9 @@ impl Errands {
                 self.inquiries.entry(*id).and_modify(|inquiry| await_reply(inquiry, *slot));
             }
         }
+        if query == Query::Roster {
+            self.allowance += ROSTER_STANZA_LIMIT;
+        }
         let id = self.next_id();
         out.push_str(&self.sender.query(&to, &id, query));
         self.sent.insert(id, Sent { to, topic });
@@ -489,9 +529,20 @@ impl Topic {
                 ids.retain(|other| *other != id);
                 ids.is_empty()
             }
+            Topic::Picture(_, other) => *other == id,
             Topic::Version | Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Contacts | Topic::Time(_) => {
                 false
             }
+        }
+    }
+
+    /// The most bytes of the answer.
+    fn limit(&self) -> usize {
+        match self {
+            Topic::Picture(..) => AVATAR_STANZA_LIMIT,
+            Topic::Contacts | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
+            Topic::Slot(..) | Topic::Version | Topic::Time(_) => STANZA_LIMIT,
+            Topic::Request(_) | Topic::Items(_) | Topic::Own(_) => STANZA_LIMIT,
         }
     }
 }

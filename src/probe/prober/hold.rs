@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
+use jid::BareJid;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -11,6 +12,7 @@ use super::attend::PATIENCE_WITH_PEOPLE;
 use super::{MARGIN, Opening, POLL, Proof, Task, before};
 use crate::config::ServerKind;
 use crate::presence::State;
+use crate::probe::avatar;
 use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
 use crate::probe::lease::Lease;
 use crate::probe::relay::{Caller, QUESTIONS, Relay, Trace};
@@ -219,6 +221,9 @@ impl Task {
             if !talk.session.is_open() && now >= talk.deadline {
                 return Err(Failure::Silent);
             }
+            // A picture that may be fetched now is asked for at once.
+            let is_next = talk.session.is_open() && talk.session.errands().has_unsent();
+            let wait = if is_next { Some(now) } else { wait };
             self.keep_facts(talk.session, house, now);
             let age = self.manner.linger.map(|_| opened + SESSION_AGE);
             // No new questions then: what is in hand is answered, and another session begins.
@@ -303,8 +308,10 @@ impl Task {
             errand.put_at = Some(Instant::now());
             let until = before(errand.deadline);
             match errand.question.clone() {
-                Question::Presence(jid) if self.pending.is_out(us, &jid) => session.ask_pending(*id, jid, until),
-                Question::Presence(jid) => session.ask(*id, jid, until),
+                Question::Presence(jid) | Question::Avatar(jid) if self.pending.is_out(us, &jid) => {
+                    session.ask_pending(*id, jid, until);
+                }
+                Question::Presence(jid) | Question::Avatar(jid) => session.ask(*id, jid, until),
                 // His answer to the request that is out is the check.
                 Question::Consent(jid) if self.pending.was_asked_within(us, &jid, PATIENCE_WITH_PEOPLE, wall) => {
                     session.ask_pending(*id, jid, until);
@@ -326,7 +333,7 @@ impl Task {
         for (id, answer) in talk.session.answers(now) {
             self.answered += usize::from(talk.logged_in);
             any = true;
-            let Some(errand) = self.waiting.remove(&id) else { continue };
+            let Some(mut errand) = self.waiting.remove(&id) else { continue };
             // Our own server would have answered its ping: this connection may be dead, and the next question wants a
             // new one. Not if anything came in since, or if there was little time to answer.
             let unheard = |put_at: &Instant| talk.heard.is_none_or(|heard| heard < *put_at);
@@ -343,8 +350,24 @@ impl Task {
                 Question::Consent(_) | Question::Return(_) | Question::Standing(_) => {
                     answer.map(|answer| Finding::Consent(consent_by(&answer)))
                 }
+                Question::Avatar(ref jid) => match answer.map(|answer| self.chosen(jid, answer)) {
+                    Ok(answer) if self.may_fetch_picture(jid, &answer) => {
+                        talk.session.fetch_picture(id, jid.clone(), before(errand.deadline));
+                        errand.seen = Some(answer);
+                        self.waiting.insert(id, errand);
+                        continue;
+                    }
+                    answer => answer.map(|answer| Finding::Avatar(answer, None)),
+                },
             };
             errand.answer(finding.map_err(Unasked::now));
+        }
+        for (id, picture) in talk.session.pictures(now) {
+            any = true;
+            let Some(mut errand) = self.waiting.remove(&id) else { continue };
+            if let Some(seen) = errand.seen.take() {
+                errand.answer(Ok(Finding::Avatar(seen, picture)));
+            }
         }
         for (id, consent) in talk.session.consents(now) {
             any = true;
@@ -364,6 +387,10 @@ impl Task {
         }
         let is_dead = is_unheard && talk.session.is_open() && talk.session.errands().is_dead_by_silence();
         if is_dead { Err(Failure::Silent) } else { Ok(any) }
+    }
+
+    fn may_fetch_picture(&self, jid: &BareJid, answer: &Answer) -> bool {
+        avatar::is_allowed(answer) && self.choices.of(&self.identity.jid, jid).shows_picture()
     }
 
     /// Writes down what was learned, now and then: a process whose session stays may be killed.
