@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, Mode, OFlags};
@@ -26,13 +26,25 @@ pub fn open(directory: Option<&Path>, uid: u32) -> Result<PathBuf, Unusable> {
         rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => because(Why::NotADirectory),
         e => failed(e),
     })?;
-    let is_empty = std::fs::read_dir(path).map_err(|e| because(Why::Failed(e.kind())))?.next().is_none();
-    close_to_others(folder.as_fd(), uid, is_empty).map_err(because)?;
+    let is_ours = holds_only_ours(path, uid).map_err(|e| because(Why::Failed(e.kind())))?;
+    close_to_others(folder.as_fd(), uid, is_ours).map_err(because)?;
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
     Ok(path.to_owned())
 }
 
-fn close_to_others(folder: impl AsFd, uid: u32, is_empty: bool) -> Result<(), Why> {
+/// Nothing is in it but what a process of ours has put there for itself. Somebody else uses any other folder, as
+/// everybody uses /var/lib: it must not be closed to him.
+fn holds_only_ours(path: &Path, uid: u32) -> io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        let found = entry?.metadata()?;
+        if found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn close_to_others(folder: impl AsFd, uid: u32, is_ours: bool) -> Result<(), Why> {
     let stat = rustix::fs::fstat(&folder).map_err(|e| Why::Failed(e.kind()))?;
     let mode = Mode::from_raw_mode(stat.st_mode);
     if stat.st_uid != uid {
@@ -43,8 +55,7 @@ fn close_to_others(folder: impl AsFd, uid: u32, is_empty: bool) -> Result<(), Wh
         return Err(Why::Writable { mode: mode.bits() });
     }
     if mode.intersects(Mode::RWXG | Mode::RWXO) {
-        // Somebody else uses it, as /var/lib is used by everybody: it must not be closed to him.
-        if !is_empty {
+        if !is_ours {
             return Err(Why::InUse { mode: mode.bits() });
         }
         rustix::fs::fchmod(&folder, Mode::RWXU).map_err(|e| Why::Failed(e.kind()))?;
@@ -73,7 +84,7 @@ pub enum Why {
     Writable {
         mode: u32,
     },
-    /// Open to others, and there are files in it.
+    /// Open to others, and there are files in it that are not ours alone.
     InUse {
         mode: u32,
     },
@@ -92,7 +103,7 @@ impl fmt::Display for Unusable {
             Why::Foreign { owner, uid } => write!(f, "{path} belongs to user {owner}, not to user {uid}"),
             Why::Writable { mode } => write!(f, "others may write in {path} (mode {mode:04o})"),
             Why::InUse { mode } => {
-                write!(f, "{path} is open to others (mode {mode:04o}) and has files in it: it wants one of its own")
+                write!(f, "{path} is open to others (mode {mode:04o}) and used for something else")
             }
             Why::Failed(kind) => write!(f, "{path} cannot be used: {kind}"),
         }

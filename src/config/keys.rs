@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
         "server",
         Kind::Choice(&["auto", "prosody", "ejabberd", "openfire", "other"]),
         Value("auto"),
-        "The server's software, since what its silence means differs. auto asks it once.",
+        "The server's software, since what its silence means differs. auto asks it, once a day.",
     ),
     row(
         Xmpp,

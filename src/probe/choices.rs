@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jid::BareJid;
 
 use super::guests::Order;
-use super::lease::file_name;
+use super::lease::{create, file_name};
 use crate::presence::{Presence, State, Texts};
 
 const OFF: &str = "off";
@@ -105,7 +105,8 @@ impl Choices {
         // Whole or not at all: a process may end at any moment.
         let mut new = path.clone().into_os_string();
         new.push(".new");
-        let mut file = fs::File::create(&new)?;
+        let mut file = create(Path::new(&new))?;
+        file.set_len(0)?;
         file.write_all(choice.write().as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &path)

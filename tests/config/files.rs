@@ -311,9 +311,12 @@ fn a_folder_others_can_read_is_closed() {
         assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()));
         assert_eq!(mode(&dir), 0o700);
     }
-    // Unless somebody else uses it: root may have named /var/lib.
-    machine.put("dir/file", "", 0o644);
+    // systemd opens it again at each start, whatever is in it. But root may have named /var/lib.
+    machine.put("dir/ours", "", 0o600);
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
     assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()));
+    machine.put("dir/file", "", 0o644);
+    assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()), "it is closed already");
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
     let refused = Unusable::Because(dir.clone(), Why::InUse { mode: 0o755 });
     assert_eq!(open(Some(&dir), machine.env.uid), Err(refused));

@@ -158,7 +158,9 @@ fn state_directory() -> TempDir {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let mut places = root.into_iter().chain([PathBuf::from(env!("CARGO_TARGET_TMPDIR"))]).chain(home);
     let place = places.find(|place| !is_temporary(place)).expect("the sources or HOME outside of /tmp");
-    tempfile::Builder::new().prefix("webpresence-state-").tempdir_in(place).expect("a directory of our own")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("webpresence-state-").permissions(Permissions::from_mode(0o700));
+    builder.tempdir_in(place).expect("a directory of our own")
 }
 
 /// A running `webpresence serve`.
