@@ -509,8 +509,11 @@ fn the_store_cannot_be_written() {
     let state = before.lines().find_map(|line| line.strip_prefix("directory = ")).expect("configured").to_owned();
     let lock = format!("{state}/{}.lease", installed.identity.jid());
     fs::create_dir(&lock).expect("the directory is ours");
-    let expected =
-        "✗ lease: STATE/US.lease: Is a directory (os error 21)\n  remove this file: processes cannot take turns\n";
+    let broken = "STATE/US.lease: Is a directory (os error 21)";
+    let expected = format!(
+        "✗ lease: {broken}\n  remove this file: processes cannot take turns\n\
+         ✗ connection: whose session it is cannot be told: {broken}\n"
+    );
     assert_eq!(crosses(&installed, &[]), expected);
     fs::remove_dir(&lock).expect("it is empty");
     fs::write(format!("{state}/file"), "").expect("the directory is ours");
