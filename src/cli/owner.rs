@@ -28,17 +28,8 @@ pub fn act_as_owner(config: &Config) -> Result<Option<Owner>, Failed> {
     let Some(directory) = config.cache.directory.as_ref().filter(|_| rustix::process::geteuid().is_root()) else {
         return Ok(None);
     };
-    let found = fs::symlink_metadata(directory);
-    let is_roots = std::env::var_os("HOME").is_some_and(|home| directory.starts_with(home));
-    if !is_roots && found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        let directory = directory.display();
-        return Err(Failed::Because(format!(
-            "there is no {directory}; made by root it would shut the web server out: \
-             install -d -o USER -m 0700 {directory}, with the user it runs webpresence as"
-        )));
-    }
-    // What is no directory is told by whoever opens it.
-    let found = found.ok().filter(|metadata| metadata.is_dir() && metadata.uid() != 0);
+    // A directory that is not there yet, or is none, is told by whoever opens it.
+    let found = fs::symlink_metadata(directory).ok().filter(|metadata| metadata.is_dir() && metadata.uid() != 0);
     let Some(metadata) = found else { return Ok(None) };
     let text =
         |path: &str| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
