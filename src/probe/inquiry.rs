@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use jid::BareJid;
 use tokio::time::Instant;
-use xmpp_parsers::disco::DiscoInfoResult;
 use xmpp_parsers::minidom::Element;
 
 use super::stanza::{Condition, made_by_server};
 use super::watch::CLIENTS;
-use super::{Answer, Failure, Why};
+use super::{Answer, Failure, Why, ns};
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, Rule, State, Texts};
 
@@ -433,10 +432,10 @@ fn last(payload: Option<&Element>) -> Last {
 
 /// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
 fn sort(payload: &Element) -> Sort {
-    let info = DiscoInfoResult::try_from(payload.clone()).map(|info| info.identities).unwrap_or_default();
-    match info.as_slice() {
+    let identities = payload.children().filter(|child| child.is("identity", ns::DISCO_INFO));
+    match identities.filter_map(|identity| identity.attr("category")).collect::<Vec<_>>().as_slice() {
         [] => Sort::Unclear,
-        identities if identities.iter().any(|identity| identity.category == "account") => Sort::Account,
+        categories if categories.contains(&"account") => Sort::Account,
         _ => Sort::Service,
     }
 }
@@ -444,7 +443,6 @@ fn sort(payload: &Element) -> Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::ns;
 
     const UNTIL_MS: u64 = 5000;
     const EPOCH_S: u64 = 1_000_000;

@@ -243,6 +243,8 @@ pub(crate) mod ns {
     pub const FAST: &str = "urn:xmpp:fast:0";
     pub const XML: &str = "http://www.w3.org/XML/1998/namespace";
     pub const LAST: &str = "jabber:iq:last";
+    pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
+    pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
     pub const ROSTER: &str = "jabber:iq:roster";
     /// XEP-0356: Prosody speaks the newer version, ejabberd 23 the older.
     pub const PRIVILEGES: [&str; 2] = ["urn:xmpp:privilege:2", "urn:xmpp:privilege:1"];

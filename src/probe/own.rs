@@ -5,12 +5,11 @@
 
 use jid::{BareJid, Jid};
 use tokio::time::Instant;
-use xmpp_parsers::disco::DiscoItemsResult;
 use xmpp_parsers::minidom::Element;
 
 use super::inquiry::GRACE;
 use super::watch::CLIENTS;
-use super::{Answer, Failure, Why};
+use super::{Answer, Failure, Why, ns};
 use crate::presence::{Presence, Resource, Rule, State};
 
 /// How far the question about ourselves has come.
@@ -68,10 +67,10 @@ impl Own {
     /// The list came, or an error. Returns the clients to probe, with a ping behind them.
     pub fn listed(&mut self, items: Option<&Element>, now: Instant) -> Vec<Jid> {
         self.sign(now);
-        let items = items.and_then(|items| DiscoItemsResult::try_from(items.clone()).ok());
         let ours = |jid: &Jid| jid.resource().is_some() && jid.to_bare() == self.us;
-        let items = items.map(|result| result.items).unwrap_or_default();
-        let clients: Vec<_> = items.into_iter().map(|item| item.jid).filter(ours).take(CLIENTS).collect();
+        let items = items.into_iter().flat_map(Element::children).filter(|item| item.is("item", ns::DISCO_ITEMS));
+        let jids = items.filter_map(|item| Jid::new(item.attr("jid")?).ok());
+        let clients: Vec<_> = jids.filter(ours).take(CLIENTS).collect();
         // At least this session is in the list where clients are.
         self.stage = if clients.is_empty() { Stage::Unlisted } else { Stage::Asked };
         clients

@@ -6,7 +6,6 @@ use jid::{BareJid, FullJid, Jid};
 use rxml::{Namespace, NcName};
 use xmpp_parsers::bind::BindQuery;
 use xmpp_parsers::date::DateTime;
-use xmpp_parsers::disco::{DiscoInfoQuery, DiscoItemsQuery};
 use xmpp_parsers::iq::Iq;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::ping::Ping;
@@ -41,10 +40,10 @@ impl Query {
         match self {
             Query::Ping => Ping.into(),
             Query::Version => VersionQuery.into(),
-            Query::Info => DiscoInfoQuery { node: None }.into(),
+            Query::Info => Element::bare("query", ns::DISCO_INFO),
             Query::Last => Element::bare("query", ns::LAST),
             Query::Roster => Element::bare("query", ns::ROSTER),
-            Query::Items => DiscoItemsQuery { node: None, rsm: None }.into(),
+            Query::Items => Element::bare("query", ns::DISCO_ITEMS),
             Query::Time => TimeQuery.into(),
         }
     }
