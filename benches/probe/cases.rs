@@ -80,7 +80,9 @@ fn with_plain(scram: Xmpp) -> Xmpp {
     let prosody = match scram.release {
         Release::Stable => program("prosody", "prosody"),
         Release::Newer => {
-            fs::write(dir.path().join("prosody"), moved("prosody")).expect("the directory is ours");
+            for script in ["prosody", "prosodyctl"] {
+                fs::write(dir.path().join(script), moved(script)).expect("the directory is ours");
+            }
             dir.path().join("prosody")
         }
     };

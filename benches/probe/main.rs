@@ -23,6 +23,8 @@ const ROUNDS: usize = 9;
 const LOOPBACK_ROUNDS: usize = 51;
 /// What may be above the whole number: the server's own time, and ours.
 const SLACK: f64 = 0.5;
+/// What we may take from the last thing that comes in to the answer, in round trips.
+const WAIT: f64 = 0.1;
 const LOOPBACK_LIMIT: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
@@ -60,11 +62,10 @@ struct Line {
 
 impl Line {
     fn is_well(&self) -> bool {
-        let most = f64::from(self.way.expected(self.row)) + SLACK;
-        let wire = trips(median(wires(&self.ours)));
-        // A wait that is no round trip would show here.
-        let answer = trips(median(answers(&self.ours)).saturating_sub(self.row.grace));
-        wire <= most && answer <= most
+        let (wire, answer) = (median(wires(&self.ours)), median(answers(&self.ours)));
+        // A wait of ours that is no round trip would show here.
+        let waited = trips(answer.saturating_sub(wire + self.row.grace));
+        trips(wire) <= f64::from(self.way.expected(self.row)) + SLACK && waited <= WAIT
     }
 
     fn text(&self) -> String {
