@@ -109,6 +109,7 @@ class Demo:
         self.xmpp_port, self.component_port, *others = free_ports(4)
         words = {"DIR": folder, "DOMAIN": DOMAIN, "C2S": self.xmpp_port, "C2STLS": others[0], "S2S": others[1],
                  "COMPONENT": self.component_port, "CERT": certificate, "KEY": key, "MODULES": '"lastactivity";',
+                 "PLUGINS": "", "PRIVILEGES": "",
                  "COMPONENTS": f'Component "{COMPONENT}"\n\tcomponent_secret = "{SECRET}"\n'}
         config = folder / "prosody.cfg.lua"
         config.write_text(fill((RIG / "prosody.cfg.lua").read_text(), words))
