@@ -3,14 +3,13 @@
 //! picture stays none.
 
 use std::collections::HashMap;
-use std::io::Cursor;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use image::error::LimitErrorKind;
 use image::imageops::{crop_imm, thumbnail};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbaImage, guess_format};
+use image::{DynamicImage, ImageDecoder, ImageError, RgbaImage, guess_format};
 use ring::digest::{SHA256, digest};
 use tokio::task::spawn_blocking;
 
@@ -71,13 +70,7 @@ fn redrawn(original: &[u8], format: Format, side_px: u16) -> Result<Vec<u8>, Ima
 
 /// Whatever its author says it is, the bytes tell; the first picture of an animation, upright.
 fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
-    let format = guess_format(bytes)?;
-    let mut limits = Limits::no_limits();
-    limits.max_image_width = Some(SIDE_MAX_PX);
-    limits.max_image_height = Some(SIDE_MAX_PX);
-    limits.max_alloc = Some(DECODER_MAX_BYTES);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits);
+    let reader = pixels::reader(bytes, guess_format(bytes)?, SIDE_MAX_PX, DECODER_MAX_BYTES);
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > AREA_MAX_PX || decoder.total_bytes() > DECODER_MAX_BYTES {
@@ -168,6 +161,8 @@ impl Made {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{ImageFormat, Rgb, RgbImage, Rgba};
     use proptest::prelude::*;
 

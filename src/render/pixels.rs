@@ -29,13 +29,18 @@ pub fn decode(bytes: &[u8], format: Format) -> Result<RgbaImage, ImageError> {
         Format::WebP => ImageFormat::WebP,
         Format::Png | Format::Svg => ImageFormat::Png,
     };
+    reader(bytes, format, SIDE_MAX_PX, DECODER_MAX_BYTES).decode().map(DynamicImage::into_rgba8)
+}
+
+/// Of a picture with no longer side, whose decoder takes no more.
+pub fn reader(bytes: &[u8], format: ImageFormat, side_max_px: u32, max_bytes: u64) -> ImageReader<Cursor<&[u8]>> {
     let mut limits = Limits::no_limits();
-    limits.max_image_width = Some(SIDE_MAX_PX);
-    limits.max_image_height = Some(SIDE_MAX_PX);
-    limits.max_alloc = Some(DECODER_MAX_BYTES);
+    limits.max_image_width = Some(side_max_px);
+    limits.max_image_height = Some(side_max_px);
+    limits.max_alloc = Some(max_bytes);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    reader.decode().map(DynamicImage::into_rgba8)
+    reader
 }
 
 /// Scales a picture so that its longer side has `side_px`.
