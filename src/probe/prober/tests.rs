@@ -304,15 +304,21 @@ async fn the_holder_may_die() {
     server.task.abort();
 }
 
+/// A component of ejabberd's, behind one that has left its socket.
+fn after_a_death(port: u16, directory: &Path) -> (Prober, JoinHandle<()>, PathBuf) {
+    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
+    let socket = Place::new(directory, &identity.jid).path("relay");
+    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
+    let (prober, task) = Prober::spawn(identity, meeting_in(directory));
+    (prober, task, socket)
+}
+
 /// COMPAT: ejabberd would give the dead one's connection some of our answers.
 #[tokio::test]
 async fn after_a_death_a_component_asks_nothing_before_all_that_is_ours_comes_back() {
     let (listener, port) = listen().await;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
-    let socket = Place::new(directory.path(), &identity.jid).path("relay");
-    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
-    let (prober, task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let (prober, task, socket) = after_a_death(port, directory.path());
     let serve = async {
         let (mut server, _) = listener.accept().await.expect("a connection");
         server.write_all(HEADER.as_bytes()).await.expect("an open connection");
@@ -340,10 +346,7 @@ async fn after_a_death_a_component_asks_nothing_before_all_that_is_ours_comes_ba
 async fn beside_another_connection_nothing_is_asked() {
     let (listener, port) = listen().await;
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let identity = Identity { server: Some(ServerKind::Ejabberd), ..component(port) };
-    let socket = Place::new(directory.path(), &identity.jid).path("relay");
-    drop(tokio::net::UnixListener::bind(&socket).expect("a socket that is left behind"));
-    let (prober, task) = Prober::spawn(identity, meeting_in(directory.path()));
+    let (prober, task, socket) = after_a_death(port, directory.path());
     let serve = async {
         let (mut server, _) = listener.accept().await.expect("a connection");
         server.write_all(HEADER.as_bytes()).await.expect("an open connection");
