@@ -2,9 +2,10 @@
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
 # make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
+# make soak       asks for ten minutes with a wrong password, and counts what reaches the XMPP server
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all test demo bench-probe icons
+.PHONY: all test demo bench-probe soak icons
 
 all:
 	cargo build --release --locked
@@ -29,6 +30,11 @@ bench-probe:
 	cd benches/peer && cargo build --release --locked --bin account
 	cd benches/peer && cargo build --release --locked --features component --bin component
 	cargo bench --locked --bench probe
+
+# Four rounds of a quarter of the time: three restarts.
+soak:
+	sh tests/rig/install.sh test
+	SOAK_SECONDS=600 cargo test --locked --test real -- --nocapture ejabberd_sees_a_wrong
 
 icons:
 	cargo run --release --locked --manifest-path images/maker/Cargo.toml

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use super::leash::{Leash, directory};
 use super::{eventually, fill, http, port, program, repository};
 
@@ -40,6 +42,19 @@ impl Nginx {
         port::retrying("nginx", || try_start(socket))
     }
 
+    /// With the `nginx.conf` in `dir`, which makes it listen on `port`.
+    pub fn run(dir: TempDir, port: u16) -> Result<Nginx, String> {
+        let mut command = Command::new(program("nginx", "nginx"));
+        command.arg("-p").arg(dir.path()).arg("-e").arg(dir.path().join("error.log"));
+        command.arg("-c").arg(dir.path().join("nginx.conf"));
+        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
+        let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        match eventually("nginx listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
+            true => Ok(Nginx { port, _leash: leash }),
+            false => Err(leash.log()),
+        }
+    }
+
     pub fn send(&self, request: http::Request) -> http::Answer {
         request.send(self.port)
     }
@@ -54,15 +69,7 @@ fn try_start(socket: &Path) -> Result<Nginx, String> {
     write("nginx.conf", &fill(CONFIG, &words));
     fs::copy("/etc/nginx/fastcgi_params", dir.path().join("fastcgi_params")).expect("nginx brings it");
     write("webpresence.conf", &snippet(socket));
-    let mut command = Command::new(program("nginx", "nginx"));
-    command.arg("-p").arg(dir.path()).arg("-e").arg(dir.path().join("error.log"));
-    command.arg("-c").arg(dir.path().join("nginx.conf"));
-    let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
-    let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-    match eventually("nginx listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-        true => Ok(Nginx { port, _leash: leash }),
-        false => Err(leash.log()),
-    }
+    Nginx::run(dir, port)
 }
 
 /// The shipped file, with the one thing it asks to be changed.
