@@ -18,7 +18,7 @@ pub enum Decision<'a> {
 /// (component, server) has no roster, so that it needs no requester and is asked under either visibility.
 pub fn decide<'a>(config: &'a Config, target: &BareJid) -> Decision<'a> {
     match serving(config, target) {
-        Some(identity) if identity.visibility == Visibility::Anyone || target.node().is_none() => {
+        Some(identity) if identity.access.visibility == Visibility::Anyone || target.node().is_none() => {
             Decision::Ask(identity)
         }
         _ => Decision::Forbidden,
@@ -28,13 +28,13 @@ pub fn decide<'a>(config: &'a Config, target: &BareJid) -> Decision<'a> {
 /// True where the answer depends on no requester, whichever identity gives it. What is said alike about everybody
 /// (a refusal, a target that nobody serves) goes by this and not by one identity, which would be a hint.
 pub fn is_open(config: &Config) -> bool {
-    config.identities.iter().all(|identity| identity.visibility == Visibility::Anyone)
+    config.identities.iter().all(|identity| identity.access.visibility == Visibility::Anyone)
 }
 
 /// The identity that speaks for a target: the first whose domains hold it.
 pub fn serving<'a>(config: &'a Config, target: &BareJid) -> Option<&'a Identity> {
     let domain = target.domain().as_str();
-    config.identities.iter().find(|identity| identity.domains.iter().any(|pattern| pattern.holds(domain)))
+    config.identities.iter().find(|identity| identity.access.domains.iter().any(|pattern| pattern.holds(domain)))
 }
 
 #[cfg(test)]

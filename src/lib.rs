@@ -19,4 +19,5 @@ pub mod presence;
 pub mod probe;
 pub mod render;
 pub mod site;
+pub mod viewers;
 pub mod web;

@@ -103,7 +103,7 @@ impl Site {
 
     /// What people say about themselves holds at once, whichever process has heard it and whatever this one remembers.
     fn may_be_pictured(&self, identity: &Identity, jid: &BareJid) -> bool {
-        identity.show_avatar && self.choices.of(&identity.jid, jid).shows_picture()
+        identity.privacy.of(jid).avatar && self.choices.of(&identity.jid, jid).shows_picture()
     }
 }
 
@@ -124,7 +124,7 @@ async fn follow(mut news: UnboundedReceiver<Event>, cache: Arc<Cache>, identity:
 
 /// What the configuration lets others know.
 fn told(identity: &Identity, presence: Presence) -> Presence {
-    let since = presence.since.filter(|_| identity.show_since);
+    let since = presence.since.filter(|_| identity.privacy.all.since);
     Presence { since, ..presence }
 }
 

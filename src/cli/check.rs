@@ -199,7 +199,7 @@ impl Report<'_> {
 
     fn rosters(&mut self, identity: &Identity, standing: Standing) -> io::Result<()> {
         let (us, home) = (&identity.jid, identity.home());
-        let is_needed = identity.visibility == Visibility::Subscribers;
+        let is_needed = identity.access.visibility == Visibility::Subscribers;
         match (identity.is_component(), standing.grants_rosters) {
             (false, _) => self.plain("roster access: an account has that to its own alone"),
             (true, true) => self.well(&format!("roster access: {home} grants it (XEP-0356)")),
@@ -232,7 +232,7 @@ impl Report<'_> {
     }
 
     fn visibility(&mut self, identity: &Identity) -> io::Result<()> {
-        if identity.visibility == Visibility::Anyone {
+        if identity.access.visibility == Visibility::Anyone {
             return Ok(());
         }
         self.ill("visibility = subscribers answers forbidden for every person")?;

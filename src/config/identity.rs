@@ -11,8 +11,8 @@ use super::reader::{Claimed, Given, Reader, Reported};
 use super::sections::{Block, Sections};
 use super::values;
 use super::{
-    CacheSettings, ClientCertificate, DomainPattern, Host, Identity, Secret, Security, ServerKind, TlsLibrary,
-    Visibility,
+    Access, CacheSettings, ClientCertificate, DomainPattern, Host, Identity, Privacy, Secret, Security, ServerKind,
+    Shown, TlsLibrary, Visibility,
 };
 use crate::presence::Rule;
 
@@ -68,8 +68,8 @@ impl Reader {
         let visible = self.or_default(xmpp, const { key(Section::Xmpp, "visible") }, values::yes_no);
         let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
         let tls = self.tls(xmpp);
-        let (visibility, domains) = self.access(access, jid.as_ref());
-        let (show_since, show_avatar) = self.privacy(privacy);
+        let access = self.access(access, jid.as_ref());
+        let privacy = self.privacy(privacy);
 
         let jid = jid?;
         let is_component = jid.node().is_none();
@@ -99,10 +99,8 @@ impl Reader {
             visible,
             accept_subscriptions: accept.ok().flatten().unwrap_or(is_component),
             rule: if rule == "highest-priority" { Rule::HighestPriority } else { Rule::MostAvailable },
-            visibility,
-            domains,
-            show_since,
-            show_avatar,
+            access,
+            privacy,
         })
     }
 
@@ -275,14 +273,14 @@ impl Reader {
         }
     }
 
-    /// `show_since` and `show_avatar`.
-    fn privacy(&mut self, privacy: &Block) -> (bool, bool) {
+    fn privacy(&mut self, privacy: &Block) -> Privacy {
         let since = self.or_default(privacy, const { key(Section::Privacy, "show_since") }, values::yes_no);
         let avatar = self.or_default(privacy, const { key(Section::Privacy, "show_avatar") }, values::yes_no);
-        (since, avatar)
+        let all = Shown { since, avatar, ..Shown::default() };
+        Privacy { all, rules: Vec::new() }
     }
 
-    fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> (Visibility, Vec<DomainPattern>) {
+    fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> Access {
         const DOMAINS: &Key = key(Section::Access, "domains");
         let visibility = match self.choice_or_default(access, const { key(Section::Access, "visibility") }) {
             "anyone" => Visibility::Anyone,
@@ -299,7 +297,7 @@ impl Reader {
             },
             (_, _) => Vec::new(),
         };
-        (visibility, domains)
+        Access { visibility, unknown_per_minute: 60, unknown_per_minute_all: 600, ..Access::open(domains) }
     }
 }
 

@@ -2,12 +2,14 @@
 //! never changed afterwards; a reload builds a new one. `load` and `directory` touch files, everything else here is
 //! text in, values out.
 
+mod access;
 pub mod directory;
 mod identity;
 pub mod keys;
 mod lines;
 mod load;
 mod parse;
+mod privacy;
 mod problem;
 mod reader;
 mod reference;
@@ -23,8 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::presence::{Rule, State};
 
+pub use access::{Access, JidPattern, Requester, SigningKeys, Visibility};
 pub use load::{Environment, load};
 pub use parse::parse;
+pub use privacy::{Changes, Privacy, Shown};
 pub use problem::{Errors, Fault, Near, Problem};
 pub use reference::{example, reference};
 
@@ -55,7 +59,8 @@ impl Config {
     }
 }
 
-/// One XMPP address that asks (`[xmpp]`), and whom it may be used for (`[access]` of the same name).
+/// One XMPP address that asks (`[xmpp]`), whom it may be used for, and what it tells (`[access]`, `[privacy]` of the
+/// same name).
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The section's name: empty for plain `[xmpp]`.
@@ -83,13 +88,8 @@ pub struct Identity {
     /// People who add the identity to their contacts are let in and asked back.
     pub accept_subscriptions: bool,
     pub rule: Rule,
-    pub visibility: Visibility,
-    /// Whose presence may be asked for; the first plain name is the home domain.
-    pub domains: Vec<DomainPattern>,
-    /// It is told since when somebody is idle, as he is, or gone.
-    pub show_since: bool,
-    /// Whether people's pictures are shown.
-    pub show_avatar: bool,
+    pub access: Access,
+    pub privacy: Privacy,
 }
 
 impl Identity {
@@ -103,7 +103,7 @@ impl Identity {
         if !self.is_component() {
             return own;
         }
-        let plain = self.domains.iter().find_map(|pattern| match pattern {
+        let plain = self.access.domains.iter().find_map(|pattern| match pattern {
             DomainPattern::Exactly(domain) => BareJid::new(domain).ok(),
             DomainPattern::Below(_) => None,
         });
@@ -185,12 +185,6 @@ pub enum ServerKind {
     Ejabberd,
     Openfire,
     Other,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visibility {
-    Subscribers,
-    Anyone,
 }
 
 /// A domain, or everything below one.

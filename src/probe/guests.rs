@@ -80,7 +80,7 @@ pub struct Guests {
 
 impl Guests {
     pub fn of(identity: &Identity) -> Guests {
-        Guests { domains: identity.domains.clone(), since: None, heard: HashMap::new(), in_all: 0 }
+        Guests { domains: identity.access.domains.clone(), since: None, heard: HashMap::new(), in_all: 0 }
     }
 
     /// True where somebody is answered: he belongs to us, and has not said too much.

@@ -329,7 +329,7 @@ impl Inquiry {
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
         let resources = self.seen(here);
         if let Some(presence) = Presence::best(&resources, here.rule) {
-            return Ok(Answer { presence, why: Why::Present, resources });
+            return Ok(Answer { presence, why: Why::Present, resources, viewers: None });
         }
         if let Some(said) = &self.offline {
             let last = self.by_last_activity(here);
@@ -379,7 +379,7 @@ impl Inquiry {
     fn judge_host(&self, here: Circumstances) -> Result<Answer, Failure> {
         let resources = self.seen(here);
         if let Some(presence) = Presence::best(&resources, here.rule) {
-            return Ok(Answer { presence, why: Why::Service, resources });
+            return Ok(Answer { presence, why: Why::Service, resources, viewers: None });
         }
         if self.ping.is_result() || self.info.is_result() {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
@@ -421,7 +421,7 @@ impl Inquiry {
     }
 
     fn answer(&self, presence: Presence, why: Why) -> Answer {
-        Answer { presence, why, resources: Vec::new() }
+        Answer { presence, why, resources: Vec::new(), viewers: None }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::backoff::Setback;
 use super::facts::Facts;
 use super::lease::Place;
-use crate::config::{Identity, Visibility};
+use crate::config::{Access, Identity, Privacy};
 
 /// Bytes of a fingerprint that tell one configuration's file from another's.
 const SHORT: usize = 4;
@@ -60,12 +60,13 @@ struct Written {
 impl Fingerprint {
     pub fn of(identity: &Identity) -> Fingerprint {
         let password = identity.password.reveal();
-        // How long somebody waits and who may see it is each process's own affair.
+        // How long somebody waits, who may see it and how much of it is each process's own affair.
         let rest = Identity {
             name: String::new(),
             timeout: Duration::ZERO,
             linger: None,
-            visibility: Visibility::Anyone,
+            access: Access::open(identity.access.domains.clone()),
+            privacy: Privacy::default(),
             ..identity.clone()
         };
         Fingerprint(hash(&format!("{password}\n{rest:?}")))

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource};
+use crate::viewers::Viewers;
 use guests::Order;
 use login::LoginFault;
 use stream::Fault;
@@ -57,6 +58,8 @@ pub struct Answer {
     pub why: Why,
     /// Every resource that answered, for the admin: the web shows one presence and no resource's name.
     pub resources: Vec<Resource>,
+    /// Who may see a person by his roster, where that was wanted and could be read.
+    pub viewers: Option<Viewers>,
 }
 
 /// What an answer rests on. Only the admin is told.

@@ -102,10 +102,12 @@ impl Own {
             return Err(wait);
         }
         match (Presence::best(&clients.there, rule), &self.stage) {
-            (Some(presence), _) => Ok(Ok(Answer { presence, why: Why::Present, resources: clients.there.clone() })),
+            (Some(presence), _) => {
+                Ok(Ok(Answer { presence, why: Why::Present, resources: clients.there.clone(), viewers: None }))
+            }
             (None, Stage::Complete) => {
                 let presence = clients.gone.clone().unwrap_or(Presence::bare(State::Offline));
-                Ok(Ok(Answer { presence, why: Why::NoOtherClient, resources: Vec::new() }))
+                Ok(Ok(Answer { presence, why: Why::NoOtherClient, resources: Vec::new(), viewers: None }))
             }
             (None, Stage::Unlisted) => Ok(Err(Failure::Hidden)),
             (None, _) => Ok(Err(Failure::Silent)),

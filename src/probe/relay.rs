@@ -325,7 +325,7 @@ mod tests {
         }
         let resources = vec![there("home", "Lunch \"&\"\n"), there("", "")];
         let presence = Presence::best(&resources, crate::presence::Rule::MostAvailable).expect("one");
-        let answer = Ok(Finding::Presence(Answer { presence, why: Why::Present, resources }));
+        let answer = Ok(Finding::Presence(Answer { presence, why: Why::Present, resources, viewers: None }));
         let serve = async {
             let (first, second) = (errand(&mut relay).await, errand(&mut relay).await);
             assert_eq!([&first.question, &second.question], [&questions[0], &questions[1]]);
@@ -490,7 +490,12 @@ mod tests {
         let answer = |text: usize, resources: usize| {
             let resource = there("x", &"t".repeat(text));
             let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
-            Ok(Finding::Presence(Answer { presence, why: Why::Present, resources: vec![resource; resources] }))
+            Ok(Finding::Presence(Answer {
+                presence,
+                why: Why::Present,
+                resources: vec![resource; resources],
+                viewers: None,
+            }))
         };
         assert_eq!(fit(answer(1000, 3)), answer(1000, 3));
         assert_eq!(fit(answer(60_000, 20)), answer(60_000, 0));
@@ -503,7 +508,7 @@ mod tests {
         let answer = |text: usize, resources: usize| {
             let resource = there("x", &"t".repeat(text));
             let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
-            Answer { presence, why: Why::Present, resources: vec![resource; resources] }
+            Answer { presence, why: Why::Present, resources: vec![resource; resources], viewers: None }
         };
         let pictured = Ok(Finding::Avatar(answer(60_000, 0), picture.clone()));
         assert_eq!(fit(Ok(Finding::Avatar(answer(60_000, 20), picture.clone()))), pictured);

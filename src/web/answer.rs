@@ -43,7 +43,7 @@ pub async fn answer(
             let deadline = request.arrived + identity.timeout;
             let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
             let found = find(identity, query.jid.clone(), want, deadline).await;
-            (found, identity.visibility == Visibility::Anyone)
+            (found, identity.access.visibility == Visibility::Anyone)
         }
         Decision::Forbidden => {
             let presence = Presence::bare(State::Forbidden);

@@ -32,9 +32,14 @@ fn nothing_but_the_identity_is_needed() {
     assert_eq!((&identity.host, identity.port, identity.security), (&None, None, Security::None));
     assert_eq!((&identity.ca_file, identity.timeout, identity.linger), (&None, secs(5), Some(secs(90))));
     assert_eq!((identity.server, identity.rule), (None, Rule::MostAvailable));
-    assert!(identity.accept_subscriptions && !identity.visible && !identity.show_since && identity.show_avatar);
-    assert_eq!(identity.visibility, Visibility::Subscribers);
-    assert_eq!(identity.domains, [exactly("example.com"), below("example.com")]);
+    assert!(
+        identity.accept_subscriptions
+            && !identity.visible
+            && !identity.privacy.all.since
+            && identity.privacy.all.avatar
+    );
+    assert_eq!(identity.access.visibility, Visibility::Subscribers);
+    assert_eq!(identity.access.domains, [exactly("example.com"), below("example.com")]);
     let cache = &config.cache;
     assert_eq!((cache.ttl, cache.refresh, cache.stale), (secs(30), secs(10), secs(300)));
     assert_eq!((cache.entries, &cache.directory), (10_000, &None));
@@ -48,7 +53,7 @@ fn nothing_but_the_identity_is_needed() {
         (false, Security::AsOffered, Some(secs(90)))
     );
     assert!(!account.accept_subscriptions, "it may be somebody's own: his contacts are his to choose");
-    assert_eq!(account.domains, [exactly("example.com"), below("example.com")]);
+    assert_eq!(account.access.domains, [exactly("example.com"), below("example.com")]);
 }
 
 #[test]
@@ -71,9 +76,14 @@ fn every_key_arrives() {
     assert_eq!(identity.ca_file, Some(PathBuf::from("/etc/ca.pem")));
     assert_eq!((identity.timeout, identity.linger), (secs(60), None));
     assert_eq!((identity.server, identity.rule), (Some(ServerKind::Ejabberd), Rule::HighestPriority));
-    assert!(identity.visible && !identity.accept_subscriptions && identity.show_since && !identity.show_avatar);
-    assert_eq!(identity.visibility, Visibility::Anyone);
-    assert_eq!(identity.domains, [below("example.org"), exactly("example.org"), exactly("bücher.example")]);
+    assert!(
+        identity.visible
+            && !identity.accept_subscriptions
+            && identity.privacy.all.since
+            && !identity.privacy.all.avatar
+    );
+    assert_eq!(identity.access.visibility, Visibility::Anyone);
+    assert_eq!(identity.access.domains, [below("example.org"), exactly("example.org"), exactly("bücher.example")]);
     let cache = &config.cache;
     assert_eq!((cache.ttl, cache.refresh, cache.stale, cache.entries), (secs(1), secs(0), secs(0), 10));
     assert_eq!(cache.directory, Some(PathBuf::from("/srv/wp")));
@@ -116,7 +126,7 @@ fn further_identities_have_their_own_access() {
     let said: Vec<_> = config
         .identities
         .iter()
-        .map(|i| (i.name.as_str(), i.jid.as_str(), i.password.reveal(), i.visibility, i.domains.clone()))
+        .map(|i| (i.name.as_str(), i.jid.as_str(), i.password.reveal(), i.access.visibility, i.access.domains.clone()))
         .collect();
     let own = |name: &str| vec![exactly(name), below(name)];
     let expected = [

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jid::BareJid;
 use tokio::time::Instant;
-use webpresence::config::{DomainPattern, Identity, Secret, Security, ServerKind, TlsLibrary, Visibility};
+use webpresence::config::{Access, DomainPattern, Identity, Privacy, Secret, Security, ServerKind, TlsLibrary};
 use webpresence::presence::{Picture, Rule, State, Texts};
 use webpresence::probe::avatar;
 use webpresence::probe::facts::Facts;
@@ -423,7 +423,7 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
     };
     match answer {
         Err(failure) => format!("failure {id}: {failure:?}\n"),
-        Ok(Answer { presence: p, why, resources }) => {
+        Ok(Answer { presence: p, why, resources, viewers: _ }) => {
             let since = p.since.map(|since| format!(" since {since}")).unwrap_or_default();
             let mut told = format!("answer {id}: {} {why:?}{since}\n", presence(p.state, p.priority, &p.texts));
             let mut lines: Vec<_> = resources
@@ -469,10 +469,8 @@ fn read_identity(line: &str) -> (Identity, String, Bindings) {
         server: None,
         visible: false,
         rule: Rule::MostAvailable,
-        visibility: Visibility::Anyone,
-        domains: vec![DomainPattern::Exactly("example.com".into())],
-        show_since: false,
-        show_avatar: true,
+        access: Access::open(vec![DomainPattern::Exactly("example.com".into())]),
+        privacy: Privacy::default(),
     };
     let (mut nonce, mut bindings) = ("n0nce".to_owned(), Bindings::default());
     let bytes = |value: &str| Some(BASE64.decode(value).expect("base64"));
@@ -486,7 +484,7 @@ fn read_identity(line: &str) -> (Identity, String, Bindings) {
             "end-point" => bindings.end_point = bytes(value),
             "verify" => identity.verify = value == "yes",
             "server" => identity.server = server(value),
-            "home" => identity.domains = vec![DomainPattern::Exactly(value.into())],
+            "home" => identity.access.domains = vec![DomainPattern::Exactly(value.into())],
             "rule" if value == "highest-priority" => identity.rule = Rule::HighestPriority,
             "security" => {
                 identity.security = match value {

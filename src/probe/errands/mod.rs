@@ -136,7 +136,7 @@ impl Errands {
             facts,
             clock,
             rule: identity.rule,
-            request: request(identity.visibility),
+            request: request(identity.access.visibility),
             home: identity.home(),
             spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
             configured: identity.server,
