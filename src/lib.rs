@@ -19,5 +19,6 @@ pub mod presence;
 pub mod probe;
 pub mod render;
 pub mod site;
+pub mod strangers;
 pub mod viewers;
 pub mod web;

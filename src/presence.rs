@@ -190,6 +190,11 @@ impl Presence {
         Presence { texts, ..Presence::bare(State::Offline) }
     }
 
+    /// Whether somebody is there, and no more.
+    pub fn coarse(self) -> Presence {
+        Presence::bare(if self.state.is_online() { State::Available } else { self.state })
+    }
+
     /// The one presence several resources make: negative priorities count only where there is no other, then the
     /// rule, then the other rule, then the newer stamp, then the smaller resource name.
     pub fn best(resources: &[Resource], rule: Rule) -> Option<Presence> {

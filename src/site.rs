@@ -1,25 +1,28 @@
-//! One configuration and everything that lives as long as it: the icons, the cache, and a prober for each identity.
-//! A reload opens a new one beside the old, which goes when its last request is answered.
+//! One configuration and everything that lives as long as it: the icons, the cache, and a prober for each identity. Here
+//! all that decides what one visitor learns about one person meets: what is known, what the person wants, and what was
+//! refused before. A reload opens a new one beside the old, which goes when its last request is answered.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::access;
-use crate::cache::{Cache, Found, Renewal, Sight, Want, wall_clock};
-use crate::config::{Config, Identity};
+use crate::cache::{Cache, Found, Lookup, Renewal, Sight, Want, wall_clock};
+use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
-use crate::probe::choices::Choices;
+use crate::probe::choices::{Choice, Choices};
 use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
 use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
+use crate::strangers::{Pair, Strangers};
 use crate::web;
+use crate::web::answer::Wanted;
 use crate::web::request::Request;
 use crate::web::response::Response;
 
@@ -40,8 +43,18 @@ pub struct Site {
     icons: Arc<Icons>,
     cache: Arc<Cache>,
     choices: Choices,
-    probers: Vec<(String, Prober)>,
+    posts: Vec<Post>,
 }
+
+/// What belongs to one identity.
+struct Post {
+    name: String,
+    prober: Prober,
+    strangers: Arc<Mutex<Strangers>>,
+}
+
+/// A refusal is told at a whole second after its lookup began, so that nobody learns from the time what it rests on.
+const PACE: Duration = Duration::from_secs(1);
 
 /// The tasks of a site: they end by themselves once it is dropped.
 pub struct Sessions(Vec<JoinHandle<()>>);
@@ -52,80 +65,177 @@ impl Site {
         let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
         let choices = Choices::new(directory.as_deref());
-        let (mut probers, mut tasks) = (Vec::new(), Vec::new());
+        let (mut posts, mut tasks) = (Vec::new(), Vec::new());
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
             let (news, heard) = unbounded_channel();
-            tokio::spawn(follow(heard, cache.clone(), identity.clone(), config.clone()));
+            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache)));
+            tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
             let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
-            probers.push((identity.name.clone(), prober));
+            posts.push(Post { name: identity.name.clone(), prober, strangers });
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, choices, probers }, Sessions(tasks))
+        (Site { config, icons: Arc::new(icons), cache, choices, posts }, Sessions(tasks))
     }
 
     /// The answer to one request.
     pub async fn answer(&self, request: &Request) -> Response {
-        let find = async |identity: &Identity, jid, want, deadline| self.find(identity, jid, want, deadline).await;
+        let find = async |identity: &Identity, wanted, deadline| self.find(identity, wanted, deadline).await;
         web::answer::answer(&self.config, &self.icons, request, find).await
     }
 
-    async fn find(&self, identity: &Identity, jid: BareJid, want: Want, deadline: Instant) -> Found {
-        let prober = self.probers.iter().find(|(name, _)| *name == identity.name).map(|(_, prober)| prober.clone());
-        let is_hidden = want == Want::Picture && !self.may_be_pictured(identity, &jid);
-        let want = if is_hidden { Want::Presence } else { want };
-        let (asked, us) = (jid.clone(), identity.jid.clone());
-        let identity = identity.clone();
-        let lookup = |want| async move {
-            let prober = prober.ok_or(Duration::from_secs(1))?;
-            let seen = |(Answer { presence, .. }, picture)| Sight { presence: told(&identity, presence), picture };
-            let answer = match want {
-                Want::Presence => prober.ask(asked.clone(), deadline).await.map(|answer| (answer, None)),
-                Want::Picture => prober.ask_with_picture(asked.clone(), deadline).await,
-            };
-            answer.map(seen).map_err(|unasked| {
-                log::info!("{asked}: {unasked}");
-                unasked.retry_after
-            })
+    /// What one visitor may know. To be refused takes the same time and leaves the same traces whatever it rests on: from
+    /// memory it comes only for those who were told before, and not at all for who asks for too many people.
+    async fn find(&self, identity: &Identity, wanted: Wanted, deadline: Instant) -> Found {
+        let Some(post) = self.posts.iter().find(|post| post.name == identity.name) else {
+            return Found::Nothing { retry_after: PACE };
         };
-        match self.cache.find(&jid, want, deadline, lookup).await {
-            // Whatever was known before he said so, and whichever process heard him.
-            Found::Known { presence, age, picture } => {
-                Found::Known { presence: self.choices.of(&us, &jid).of(presence), age, picture }
+        let (begun, Wanted { pair, client, .. }) = (Instant::now(), &wanted);
+        if let Some(age) = post.strangers().refused(pair, begun) {
+            return Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age };
+        }
+        let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
+        let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
+        if !is_known && let Err(retry_after) = post.strangers().admit(*client, pair, begun) {
+            log::info!("{}: too many unknown people are asked for; next in {} s", pair.target, retry_after.as_secs());
+            return Found::Nothing { retry_after };
+        }
+        match self.look(post, identity, &sieve, &wanted, deadline).await {
+            Found::Known { sight, age } if sieve.passes(&sight) => {
+                post.strangers().forgive(*client, pair);
+                Found::Known { sight: sieve.told(sight), age }
+            }
+            Found::Known { .. } => {
+                let seconds = begun.elapsed().as_secs() + PACE.as_secs();
+                sleep_until(deadline.min(begun + Duration::from_secs(seconds))).await;
+                post.strangers().refuse(pair, Instant::now());
+                let sight = Sight::bare(Presence::bare(State::Forbidden));
+                Found::Known { sight, age: Duration::ZERO }
             }
             nothing => nothing,
         }
     }
 
-    /// What people say about themselves holds at once, whichever process has heard it and whatever this one remembers.
-    fn may_be_pictured(&self, identity: &Identity, jid: &BareJid) -> bool {
-        identity.privacy.of(jid).avatar && self.choices.of(&identity.jid, jid).shows_picture()
+    /// What there is to know, whoever asks. The picture is fetched for nobody who may not see it.
+    async fn look(
+        &self,
+        post: &Post,
+        identity: &Identity,
+        sieve: &Sieve<'_>,
+        wanted: &Wanted,
+        deadline: Instant,
+    ) -> Found {
+        if sieve.is_excluded {
+            let sight = Sight::bare(Presence::bare(State::Forbidden));
+            return Found::Known { sight, age: Duration::ZERO };
+        }
+        let target = &wanted.pair.target;
+        let find = async |want| {
+            let (prober, asked) = (post.prober.clone(), target.clone());
+            let lookup = |want| look_up(prober, asked, want, deadline);
+            self.cache.find(target, want, deadline, |sight| sieve.passes(sight), lookup).await
+        };
+        if wanted.want == Want::Presence || !sieve.shows_picture() {
+            return find(Want::Presence).await;
+        }
+        if access::needs_asker(&identity.access, target) {
+            match find(Want::Presence).await {
+                Found::Known { sight, .. } if sieve.passes(&sight) => {}
+                nothing => return nothing,
+            }
+        }
+        find(Want::Picture).await
     }
 }
 
+impl Post {
+    /// Held for a map access only; no code that could panic runs under it.
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one visitor gets to see of one person: by the configuration and by the person's own choice.
+struct Sieve<'a> {
+    access: &'a Access,
+    pair: &'a Pair,
+    shown: Shown,
+    choice: Choice,
+    /// By the lists of the configuration.
+    is_excluded: bool,
+}
+
+impl<'a> Sieve<'a> {
+    fn new(identity: &'a Identity, pair: &'a Pair, choice: Choice) -> Sieve<'a> {
+        let (access, shown) = (&identity.access, identity.privacy.of(&pair.target));
+        Sieve { access, pair, shown, choice, is_excluded: access::is_excluded(access, &pair.target) }
+    }
+
+    fn passes(&self, sight: &Sight) -> bool {
+        let Pair { target, asker } = self.pair;
+        let is_shown = sight.presence.state != State::Forbidden && !self.choice.hides() && !self.is_excluded;
+        is_shown && access::may_see(self.access, target, asker, sight.viewers.as_ref())
+    }
+
+    fn shows_picture(&self) -> bool {
+        self.shown.avatar && !self.shown.coarse && self.choice.shows_picture()
+    }
+
+    /// What is told of what passes.
+    fn told(&self, sight: Sight) -> Sight {
+        let Sight { presence, picture, .. } = sight;
+        let presence = self.choice.of(self.shown.of(presence));
+        Sight { picture: picture.filter(|_| self.shows_picture()), ..Sight::bare(presence) }
+    }
+}
+
+async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) -> Lookup {
+    let seen = |(Answer { presence, viewers, .. }, picture)| Sight { presence, picture, viewers };
+    let answer = match want {
+        Want::Presence => prober.ask(jid.clone(), deadline).await.map(|answer| (answer, None)),
+        Want::Picture => prober.ask_with_picture(jid.clone(), deadline).await,
+    };
+    answer.map(seen).map_err(|unasked| {
+        log::info!("{jid}: {unasked}");
+        unasked.retry_after
+    })
+}
+
+/// Refusals have a tenth of the room that people have.
+fn strangers(identity: &Identity, cache: &CacheSettings) -> Strangers {
+    let Access { unknown_per_minute, unknown_per_minute_all, .. } = identity.access;
+    Strangers::new(cache.entries / 10, cache.ttl, unknown_per_minute, unknown_per_minute_all)
+}
+
 /// Keeps the cache up with what a session hears by itself; it ends with the session's task.
-async fn follow(mut news: UnboundedReceiver<Event>, cache: Arc<Cache>, identity: Identity, config: Config) {
+async fn follow(
+    mut news: UnboundedReceiver<Event>,
+    cache: Arc<Cache>,
+    strangers: Arc<Mutex<Strangers>>,
+    identity: Identity,
+    config: Config,
+) {
     // Another identity may speak for somebody who tells us something, and have another consent of his.
     let is_ours = |jid: &BareJid| access::serving(&config, jid).is_some_and(|serving| serving.name == identity.name);
     while let Some(event) = news.recv().await {
         match event {
             Event::Changed(jid, _) | Event::Consented(jid) | Event::Order(jid, _) if !is_ours(&jid) => {}
-            Event::Changed(jid, presence) => cache.update(&jid, told(&identity, presence)),
-            Event::Order(jid, Order::Off) => cache.update(&jid, Presence::bare(State::Forbidden)),
-            Event::Consented(jid) | Event::Order(jid, Order::On | Order::TextOff | Order::Coarse) => cache.forget(&jid),
+            Event::Changed(jid, presence) => cache.update(&jid, presence),
+            Event::Consented(jid) | Event::Order(jid, Order::On) => {
+                cache.forget(&jid);
+                // A visitor who may not see him anyway would learn from it that he is there.
+                if !access::needs_asker(&identity.access, &jid) {
+                    strangers.lock().unwrap_or_else(PoisonError::into_inner).pardon(&jid);
+                }
+            }
+            Event::Order(jid, Order::Off | Order::TextOff | Order::Coarse) => cache.forget(&jid),
             Event::Offer(_) | Event::Order(_, Order::Help) => {}
         }
     }
-}
-
-/// What the configuration lets others know.
-fn told(identity: &Identity, presence: Presence) -> Presence {
-    let since = presence.since.filter(|_| identity.privacy.all.since);
-    Presence { since, ..presence }
 }
 
 impl Sessions {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::{Failed, Out, advice, by_identity, run_on, runtime, shared_directory};
-use crate::access::{self, Decision};
+use crate::access;
 use crate::config::{Config, Identity, ServerKind};
 use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
@@ -39,7 +39,7 @@ pub fn probe(config: &Config, jids: &[BareJid], out: Out<'_>) -> Result<(), Fail
                 let answered = Instant::now();
                 let failure = answer.as_ref().err().map(|unasked| unasked.failure.clone());
                 all_known &= tell(jid, identity, answer, out)?;
-                if matches!(access::decide(config, jid), Decision::Forbidden) {
+                if access::needs_asker(&identity.access, jid) {
                     writeln!(out, "  {HIDDEN}")?;
                 }
                 if let Some(advice) = failure.and_then(|failure| advice(&failure, identity, directory.as_deref())) {

@@ -3,6 +3,7 @@
 use jid::BareJid;
 
 use super::JidPattern;
+use crate::presence::{Presence, Texts};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +50,19 @@ impl Privacy {
 }
 
 impl Shown {
+    /// What is told of a presence.
+    pub fn of(self, presence: Presence) -> Presence {
+        let mut presence = if self.coarse { presence.coarse() } else { presence };
+        if !self.text {
+            presence.texts = Texts::default();
+        }
+        if !self.priority {
+            presence.priority = 0;
+        }
+        presence.since = presence.since.filter(|_| self.since);
+        presence
+    }
+
     fn changed(self, changes: Changes) -> Shown {
         Shown {
             text: changes.text.unwrap_or(self.text),

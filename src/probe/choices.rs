@@ -32,14 +32,15 @@ impl Choice {
             return Presence::bare(State::Forbidden);
         }
         let mut presence = presence;
-        if self.without_text || self.coarse {
+        if self.without_text {
             presence.texts = Texts::default();
         }
-        if self.coarse {
-            let state = if presence.state.is_online() { State::Available } else { presence.state };
-            presence = Presence::bare(state);
-        }
-        presence
+        if self.coarse { presence.coarse() } else { presence }
+    }
+
+    /// He is not to be shown at all.
+    pub fn hides(self) -> bool {
+        self.hidden
     }
 
     /// Who wants little told about him shows no face either.

@@ -1,7 +1,7 @@
-//! The product on one page: a request becomes a response. Who may be asked about is decided by `access`, the one fact
-//! from outside is handed in by `find`, the body is made by `render`; here is what is told to whom, under which status
-//! and headers.
+//! The product on one page: a request becomes a response. Who asks, and may he; the one fact from outside is handed in by
+//! `find`, the body is made by `render`; here is what is told to whom, under which status and headers.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,48 +9,90 @@ use jid::BareJid;
 use tokio::time::{Instant, timeout_at};
 
 use super::caching::{self, Scope};
-use super::languages;
+use super::origins;
 use super::redirect::is_page_visit;
 use super::refusal::Refusal;
 use super::request::{Form, Kind, METHODS, Method, Query, Request};
-use super::response::{FETCH_VARY, Response};
-use crate::access::{self, Decision};
-use crate::cache::{Found, Want};
-use crate::config::{Config, Identity, Visibility};
+use super::response::{FETCH_VARY, Readers, Response};
+use super::{languages, requester};
+use crate::access::{self, Asker};
+use crate::cache::{Found, Sight, Want};
+use crate::config::{Config, Identity, Requester, Visibility};
 use crate::presence::{Picture, Presence, State};
 use crate::render::picture::{Format, Icons};
 use crate::render::words::Wording;
 use crate::render::{json, markup, text};
+use crate::strangers::Pair;
 
-/// Answers one request. `find` tells what is known about an address through an identity; it is asked at most once and
-/// is back by the deadline it gets.
+/// What is to be found out for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub pair: Pair,
+    pub want: Want,
+    /// Where the request comes from, as far as the web server tells.
+    pub client: Option<IpAddr>,
+}
+
+/// Answers one request. `find` tells what this visitor may know about an address through an identity, `forbidden` where
+/// it is nothing; it is asked at most once and is back by the deadline it gets.
 pub async fn answer(
     config: &Config,
     icons: &Arc<Icons>,
     request: &Request,
-    find: impl AsyncFnOnce(&Identity, BareJid, Want, Instant) -> Found,
+    find: impl AsyncFnOnce(&Identity, Wanted, Instant) -> Found,
 ) -> Response {
     let site = Site { config, icons, request };
     if request.method() == Some(Method::Options) {
-        return Response::preflight(site.is_shared(access::is_open(config))).seal(request);
+        return Response::preflight(site.readers(None, site.strictest())).seal(request);
     }
     let query = match Query::parse(request, &config.images.redirect_hosts) {
         Ok(query) => query,
         Err(refusal) => return site.refuse(&refusal).await.seal(request),
     };
-    let (found, is_open) = match access::decide(config, &query.jid) {
-        Decision::Ask(identity) => {
-            let deadline = request.arrived + identity.timeout;
-            let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
-            let found = find(identity, query.jid.clone(), want, deadline).await;
-            (found, identity.access.visibility == Visibility::Anyone)
-        }
-        Decision::Forbidden => {
-            let presence = Presence::bare(State::Forbidden);
-            (Found::Known { presence, picture: None, age: Duration::ZERO }, false)
-        }
+    let Some(identity) = access::serving(config, &query.jid) else {
+        return site.forbid(&query, &Audience { identity: None, scope: site.strictest() }).await.seal(request);
     };
-    site.tell(&query, &found, is_open).await.seal(request)
+    let asker = requester::asker(request, &query, identity);
+    let audience = Audience { identity: Some(identity), scope: scope(identity, &query.jid) };
+    if audience.scope == Scope::Login
+        && let Err(fault) =
+            query.redirects.stay_home(origins::own_host(request).as_deref(), &config.images.redirect_hosts)
+    {
+        return site.refuse(&Refusal { fault, form: query.form }).await.seal(request);
+    }
+    if !origins::is_welcome(request, &identity.access.referers) {
+        return site.forbid(&query, &Audience { scope: Scope::Nobody, ..audience }).await.seal(request);
+    }
+    if access::needs_asker(&identity.access, &query.jid) && asker == Asker::Nobody {
+        return site.forbid(&query, &audience).await.seal(request);
+    }
+    let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
+    let pair = Pair { target: query.jid.clone(), asker: asker.clone() };
+    let wanted = Wanted { pair, want, client: requester::client(request) };
+    let found = find(identity, wanted, request.arrived + identity.timeout).await;
+    site.tell(&query, found, &audience).await.seal(request)
+}
+
+/// Who gets to know an answer.
+#[derive(Clone, Copy)]
+struct Audience<'a> {
+    /// Which speaks for the target, if one does.
+    identity: Option<&'a Identity>,
+    /// Who may keep it, where nothing else forbids it.
+    scope: Scope,
+}
+
+/// Who may keep what an identity tells of a target.
+fn scope(identity: &Identity, target: &BareJid) -> Scope {
+    if access::needs_asker(&identity.access, target) { scope_of_people(identity) } else { Scope::Public }
+}
+
+fn scope_of_people(identity: &Identity) -> Scope {
+    match (identity.access.visibility, &identity.access.requester) {
+        (Visibility::Anyone, _) => Scope::Public,
+        (Visibility::Subscribers, Requester::RemoteUser { .. }) => Scope::Login,
+        (Visibility::Subscribers, Requester::Query | Requester::Signed(_)) => Scope::Private,
+    }
 }
 
 /// What every answer to one request is made from.
@@ -61,17 +103,24 @@ struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// The answer about somebody. `is_open`: it depends on no requester.
-    async fn tell(&self, query: &Query, found: &Found, is_open: bool) -> Response {
-        let unknown = Presence::bare(State::Unknown);
-        let (presence, picture, age, retry_after) = match found {
-            Found::Known { presence, picture, age } => (presence, picture.as_ref(), *age, None),
-            Found::Nothing { retry_after } => (&unknown, None, Duration::ZERO, Some(*retry_after)),
+    /// What is refused before anything is looked up, whoever it is about.
+    async fn forbid(&self, query: &Query, audience: &Audience<'_>) -> Response {
+        let sight = Sight::bare(Presence::bare(State::Forbidden));
+        self.tell(query, Found::Known { sight, age: Duration::ZERO }, audience).await
+    }
+
+    /// The answer about somebody.
+    async fn tell(&self, query: &Query, found: Found, audience: &Audience<'_>) -> Response {
+        let unknown = Sight::bare(Presence::bare(State::Unknown));
+        let (Sight { presence, picture, .. }, age, retry_after) = match found {
+            Found::Known { sight, age } => (sight, age, None),
+            Found::Nothing { retry_after } => (unknown, Duration::ZERO, Some(retry_after)),
         };
+        let mut response = self.body(query, &presence, picture.as_ref()).await;
         // All refusals look alike, whichever identity they come from and whether it serves the domain at all.
-        let is_open = if presence.state == State::Forbidden { access::is_open(self.config) } else { is_open };
-        let mut response = self.body(query, presence, picture, is_open).await;
-        let scope = self.scope(query, &response, presence.state, is_open);
+        let is_refusal = presence.state == State::Forbidden;
+        let widest = if is_refusal { audience.scope.max(self.strictest()) } else { audience.scope };
+        let scope = self.scope(query, &response, presence.state, widest);
         if !response.has("Cache-Control") {
             response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
         }
@@ -79,10 +128,13 @@ impl Site<'_> {
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {
             response = response.with("Retry-After", pause.as_millis().div_ceil(1000).max(1).to_string());
         }
-        if let Some(vary) = vary(query) {
+        if widest == Scope::Login {
+            response = response.for_own_site();
+        }
+        if let Some(vary) = self.vary(query, audience.identity) {
             response = response.with("Vary", vary);
         }
-        if self.is_shared(is_open) { response.shared() } else { response }
+        response.shared(self.readers(audience.identity, widest))
     }
 
     /// The answer to a request that cannot be read: one line that names the parameter and the rule, or the picture
@@ -101,10 +153,10 @@ impl Site<'_> {
         if status == 405 {
             response = response.with("Allow", METHODS);
         }
-        if self.is_shared(access::is_open(self.config)) { response.shared() } else { response }
+        response.shared(self.readers(None, self.strictest()))
     }
 
-    async fn body(&self, query: &Query, presence: &Presence, picture: Option<&Picture>, is_open: bool) -> Response {
+    async fn body(&self, query: &Query, presence: &Presence, picture: Option<&Picture>) -> Response {
         let state = presence.state;
         let langs = self.langs(query);
         let wording = Wording { words: &self.config.words, langs: &langs };
@@ -121,8 +173,8 @@ impl Site<'_> {
             },
             Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
             Kind::Xml => {
-                let believed = query.req_jid.as_ref().filter(|_| !is_open);
-                Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, believed, presence, wording))
+                let refused = if state == State::Forbidden { self.believed(query) } else { Asker::Nobody };
+                Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, refused.jid(), presence, wording))
             }
             Kind::Json => Response::new(status, json::CONTENT_TYPE, json::json(&query.jid, presence, wording)),
             // Whoever has no picture, or may not be seen, is shown as by `image`.
@@ -165,34 +217,62 @@ impl Site<'_> {
         }
     }
 
-    fn scope(&self, query: &Query, response: &Response, state: State, is_open: bool) -> Scope {
-        let is_refused = state == State::Forbidden && !is_open;
-        if self.request.method() == Some(Method::Post) || response.status >= 400 || state == State::Unknown {
+    fn scope(&self, query: &Query, response: &Response, state: State, widest: Scope) -> Scope {
+        let own = if self.request.method() == Some(Method::Post) || response.status >= 400 || state == State::Unknown {
             Scope::Nobody
         } else if self.request.has_login() {
             Scope::Login
-        } else if is_refused || may_redirect(query) {
+        } else if may_redirect(query) {
             Scope::Private
         } else {
             Scope::Public
+        };
+        own.max(widest)
+    }
+
+    /// Who asks, as far as an identity believes it for which that matters.
+    fn believed(&self, query: &Query) -> Asker {
+        let closed =
+            self.config.identities.iter().find(|identity| identity.access.visibility == Visibility::Subscribers);
+        closed.map_or(Asker::Nobody, |identity| requester::asker(self.request, query, identity))
+    }
+
+    /// Who may keep what is said about people, whichever identity speaks for them.
+    fn strictest(&self) -> Scope {
+        self.config.identities.iter().map(scope_of_people).max().unwrap_or(Scope::Nobody)
+    }
+
+    /// Whose scripts may read it: those the configuration lists for this identity (for any, where none is meant), else
+    /// everybody's, but not where the visitor or a login has a say.
+    fn readers(&self, identity: Option<&Identity>, widest: Scope) -> Readers<'_> {
+        let origins = self.origins(identity);
+        match origins.iter().find_map(|origins| origins::listed(self.request, origins)) {
+            Some(origin) => Readers::Origin(origin),
+            None if origins.is_empty() && widest == Scope::Public && !self.request.has_login() => Readers::Everybody,
+            None => Readers::OwnSite,
         }
     }
 
-    /// May scripts of any other site read it? Not where a login may have had a say.
-    fn is_shared(&self, is_open: bool) -> bool {
-        is_open && !self.request.has_login()
+    /// The lists of origins that count: of one identity, or of all.
+    fn origins(&self, identity: Option<&Identity>) -> Vec<&[String]> {
+        let counts = |known: &&Identity| identity.is_none_or(|one| one.name == known.name);
+        let lists = self.config.identities.iter().filter(counts).map(|known| known.access.cors.as_slice());
+        lists.filter(|list| !list.is_empty()).collect()
+    }
+
+    fn vary(&self, query: &Query, identity: Option<&Identity>) -> Option<String> {
+        let of_form = match query.form.kind {
+            Kind::Json if query.langs.is_none() => Some("Accept-Language"),
+            Kind::Image if may_redirect(query) => Some(FETCH_VARY),
+            _ => None,
+        };
+        let of_readers = (!self.origins(identity).is_empty()).then_some("Origin");
+        let parts: Vec<_> = of_form.into_iter().chain(of_readers).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
     }
 }
 
 /// True where a redirect parameter has a say in the answer; other types only check them.
 fn may_redirect(query: &Query) -> bool {
     query.form.kind == Kind::Image && !query.redirects.is_empty()
-}
-
-fn vary(query: &Query) -> Option<&'static str> {
-    match query.form.kind {
-        Kind::Json if query.langs.is_none() => Some("Accept-Language"),
-        Kind::Image if may_redirect(query) => Some(FETCH_VARY),
-        _ => None,
-    }
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use crate::config::CacheSettings;
 use crate::presence::State;
 
-/// Who may keep an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who may keep an answer: from the most to the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    Nobody,
-    /// A login was told of: the visitor's browser, if it asks again every time.
-    Login,
+    Public,
     /// The visitor's browser.
     Private,
-    Public,
+    /// The visitor's browser, if it asks again every time: a login has, or may have, a say.
+    Login,
+    Nobody,
 }
 
 /// The headers for an answer about `state` that was learnt `age` ago. A refusal may never outlive its `ttl`, so that

@@ -3,8 +3,10 @@
 pub mod answer;
 mod caching;
 mod languages;
+mod origins;
 mod params;
 pub mod redirect;
 pub mod refusal;
 pub mod request;
+mod requester;
 pub mod response;

@@ -45,6 +45,19 @@ impl Redirects {
         self.targets.is_empty()
     }
 
+    /// Refuses targets on any host but these and our own: for answers that hold what only this visitor may know.
+    pub fn stay_home(&self, own: Option<&str>, hosts: &[String]) -> Result<(), Fault> {
+        let is_home = |host: &str| own == Some(host) || (!hosts.is_empty() && is_allowed(host, hosts));
+        for (state, location) in &self.targets {
+            // What is kept was read before.
+            let host = read(location).and_then(|(_, host)| host);
+            if !host.is_none_or(|host| is_home(&host)) {
+                return Err(Fault::new(state.name(), Rule::Host));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives every state without a target of its own the one that `images` makes. Its author knows only the seven
     /// names, so that `unknown` leads where `offline` does.
     fn fill(&mut self, images: &str, hosts: &[String]) -> Result<(), Fault> {
@@ -259,6 +272,25 @@ mod tests {
             "http:evil.example",
         ] {
             check(url, hosts, Err(Rule::Host));
+        }
+    }
+
+    #[test]
+    fn what_only_one_visitor_may_know_stays_at_home() {
+        let hosts = &["cdn.example.com"];
+        for (url, hosts, stays) in [
+            ("/icons/--IMAGE--.png", &[][..], true),
+            ("https://status.example.com/--IMAGE--.png", &[], true),
+            ("//status.example.com:8443/--IMAGE--.png", &[], true),
+            ("https://cdn.example.com/--IMAGE--.png", hosts, true),
+            ("https://cdn.example.com/--IMAGE--.png", &[], false),
+            ("https://www.status.example.com/--IMAGE--.png", &[], false),
+            ("https://--IMAGE--.example.com/", &[], false),
+        ] {
+            let redirects = parse(&[("images", url)], hosts).expect("allowed so far");
+            let known: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+            assert_eq!(redirects.stay_home(Some("status.example.com"), &known).is_ok(), stays, "{url}");
+            assert_eq!(redirects.stay_home(None, &[]).is_ok(), url.starts_with("/i"), "{url}: nobody knows our host");
         }
     }
 

@@ -13,6 +13,18 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+/// Whose scripts may read an answer (CORS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers<'a> {
+    OwnSite,
+    Everybody,
+    /// This one, whose visitor may be logged in here.
+    Origin(&'a str),
+}
+
+/// Where an answer may be embedded, even if no script can read it: anywhere, unless it says otherwise already.
+const EMBEDDED: &str = "Cross-Origin-Resource-Policy";
+
 /// How many bytes of the digest an ETag has.
 const ETAG_BYTES: usize = 16;
 
@@ -25,13 +37,13 @@ impl Response {
     }
 
     /// The answer to a CORS preflight (Fetch, 3.2.2), or what OPTIONS gets where no other site may read answers.
-    pub fn preflight(is_shared: bool) -> Response {
+    pub fn preflight(readers: Readers) -> Response {
         let response = Response { status: 204, headers: Vec::new(), body: Vec::new() }.with("Allow", METHODS);
-        if !is_shared {
+        if readers == Readers::OwnSite {
             return response;
         }
         response
-            .with("Access-Control-Allow-Origin", "*")
+            .open_to(readers)
             .with("Access-Control-Allow-Methods", METHODS)
             .with("Access-Control-Allow-Headers", "*")
             .with("Access-Control-Max-Age", "86400")
@@ -46,9 +58,28 @@ impl Response {
         self.headers.iter().any(|(known, _)| *known == name)
     }
 
-    /// Lets the scripts of other sites read the answer.
-    pub fn shared(self) -> Response {
-        self.with("Access-Control-Allow-Origin", "*").with("Access-Control-Expose-Headers", "Age, ETag, Retry-After")
+    /// Lets these scripts read the answer.
+    pub fn shared(self, readers: Readers) -> Response {
+        if readers == Readers::OwnSite {
+            return self;
+        }
+        self.open_to(readers).with("Access-Control-Expose-Headers", "Age, ETag, Retry-After")
+    }
+
+    fn open_to(self, readers: Readers) -> Response {
+        match readers {
+            Readers::OwnSite => self,
+            Readers::Everybody => self.with("Access-Control-Allow-Origin", "*"),
+            // A star would not do beside a login (Fetch, 3.2.5).
+            Readers::Origin(origin) => {
+                self.with("Access-Control-Allow-Origin", origin).with("Access-Control-Allow-Credentials", "true")
+            }
+        }
+    }
+
+    /// No page of another site may embed it.
+    pub fn for_own_site(self) -> Response {
+        self.with(EMBEDDED, "same-site")
     }
 
     /// For what a browser would run if it were opened on its own.
@@ -58,10 +89,10 @@ impl Response {
 
     /// Completes the answer for this request: the headers every answer has, ETag and 304, length, no body for HEAD.
     pub fn seal(mut self, request: &Request) -> Response {
-        self = self
-            .with("X-Content-Type-Options", "nosniff")
-            .with("X-Robots-Tag", "noindex")
-            .with("Cross-Origin-Resource-Policy", "cross-origin");
+        self = self.with("X-Content-Type-Options", "nosniff").with("X-Robots-Tag", "noindex");
+        if !self.has(EMBEDDED) {
+            self = self.with(EMBEDDED, "cross-origin");
+        }
         if self.status == 200 {
             self = self.versioned(request);
         }
@@ -130,7 +161,11 @@ mod tests {
 
     fn away(request: &Request) -> Response {
         let response = Response::new(200, "text/plain; charset=utf-8", "Away\n");
-        response.with("Cache-Control", "public, max-age=30").with("Vary", "Accept-Language").shared().seal(request)
+        response
+            .with("Cache-Control", "public, max-age=30")
+            .with("Vary", "Accept-Language")
+            .shared(Readers::Everybody)
+            .seal(request)
     }
 
     const COMMON: [(&str, &str); 7] = [
@@ -209,9 +244,9 @@ mod tests {
             ("Access-Control-Allow-Headers", "*"),
             ("Access-Control-Max-Age", "86400"),
         ];
-        for (is_shared, own) in [(true, &shared[..]), (false, &[allow])] {
+        for (readers, own) in [(Readers::Everybody, &shared[..]), (Readers::OwnSite, &[allow])] {
             let expected = Response { status: 204, headers: headers(&[own, common].concat()), body: vec![] };
-            assert_eq!(Response::preflight(is_shared).seal(&request("OPTIONS", "*")), expected);
+            assert_eq!(Response::preflight(readers).seal(&request("OPTIONS", "*")), expected);
         }
     }
 }

@@ -74,8 +74,8 @@ fn every_state_as_an_avatar() {
             assert_eq!(written(&ask("avatar", form, &nobody)), written(&icon), "{state:?} {form}");
             for (name, bytes, is_picture) in published() {
                 let mut shown = nobody.clone();
-                if let Found::Known { picture, .. } = &mut shown {
-                    *picture = Picture::new(bytes);
+                if let Found::Known { sight, .. } = &mut shown {
+                    sight.picture = Picture::new(bytes);
                 }
                 let answer = ask("avatar", form, &shown);
                 let is_shown = is_picture && !matches!(state, State::Forbidden | State::Unknown);
@@ -223,7 +223,6 @@ fn headers() {
     check("headers.txt", &all);
 }
 
-/// The texts in several languages, and the words, follow `lang`; only for `json` also the browser's languages.
 /// A picture of an odd size that is not made by the deadline is a ready one, and nobody keeps it.
 #[test]
 fn a_picture_that_is_not_made_in_time() {
@@ -240,6 +239,7 @@ fn a_picture_that_is_not_made_in_time() {
     assert_eq!(odd.body, ready.body);
 }
 
+/// The texts in several languages, and the words, follow `lang`; only for `json` also the browser's languages.
 #[test]
 fn languages() {
     let mut texts = Texts::default();
@@ -258,7 +258,7 @@ fn languages() {
     ] {
         let request =
             request("GET", format!("jid=a@example.com&{query}").as_bytes(), &[("HTTP_ACCEPT_LANGUAGE", b"de")]);
-        let found = Found::Known { presence: presence.clone(), picture: None, age: Duration::ZERO };
+        let found = Found::Known { sight: Sight::bare(presence.clone()), age: Duration::ZERO };
         assert_eq!(str::from_utf8(&told(&open_site(), &request, found).body), Ok(text), "{query}");
     }
 }
@@ -269,7 +269,7 @@ fn answers_move_between_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime without I/O");
     let task = async {
         let (config, icons, request) = (open_site(), Arc::new(Icons::default()), get("jid=a@example.com&type=text"));
-        answer(&config, &icons, &request, async |_: &Identity, _: BareJid, _: Want, _: Instant| {
+        answer(&config, &icons, &request, async |_: &Identity, _: Wanted, _: Instant| {
             tokio::task::yield_now().await;
             known(State::Dnd, "", 0)
         })

@@ -9,14 +9,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jid::BareJid;
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
-use webpresence::cache::{Found, Want};
+use webpresence::access;
+use webpresence::cache::{Found, Sight, Want};
 use webpresence::config::*;
 use webpresence::presence::{Picture, Presence, State, Texts};
 use webpresence::render::picture::Icons;
-use webpresence::web::answer::answer;
+use webpresence::strangers::Pair;
+use webpresence::web::answer::{Wanted, answer};
 use webpresence::web::request::Request;
 use webpresence::web::response::Response;
 
@@ -61,12 +62,18 @@ fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<St
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime without I/O");
     let icons = Arc::new(Icons::default());
     let mut asked = None;
-    let find = async |identity: &Identity, jid: BareJid, want: Want, deadline: Instant| {
+    let find = async |identity: &Identity, wanted: Wanted, deadline: Instant| {
         assert_eq!(deadline, request.arrived + identity.timeout);
         let query = str::from_utf8(request.var("QUERY_STRING").unwrap_or_default()).unwrap_or_default();
-        assert_eq!(want == Want::Picture, query.contains("type=avatar"));
-        asked = Some(jid.to_string());
-        found
+        assert_eq!(wanted.want == Want::Picture, query.contains("type=avatar"));
+        let Pair { target, asker } = &wanted.pair;
+        asked = Some(target.to_string());
+        match found {
+            Found::Known { age, .. } if !access::may_see(&identity.access, target, asker, None) => {
+                Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age }
+            }
+            found => found,
+        }
     };
     let response = runtime.block_on(answer(config, &icons, request, find));
     (response, asked)
@@ -83,7 +90,7 @@ fn known(state: State, status: &str, priority: i8) -> Found {
 fn aged(state: State, status: &str, priority: i8, age: Duration) -> Found {
     let mut texts = Texts::default();
     texts.insert("", status);
-    Found::Known { presence: Presence { texts, priority, ..Presence::bare(state) }, picture: None, age }
+    Found::Known { sight: Sight::bare(Presence { texts, priority, ..Presence::bare(state) }), age }
 }
 
 fn nothing() -> Found {

@@ -1,4 +1,4 @@
-//! Presences and pictures by address in memory, at most so much of them: what was stored longest ago leaves first.
+//! What is known by address, in memory, at most so much of it: what was stored longest ago leaves first.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,0 +1,62 @@
+//! What is remembered about visitors who get to see nothing: who was refused whom, and how many people that nobody
+//! here knows each client has asked for. Both keep an answer from telling whether somebody exists: a refusal comes
+//! from memory only for those who had it already, and whoever tries many names soon gets no answer at all. The time is
+//! an argument.
+
+mod rate;
+mod refusals;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jid::BareJid;
+use tokio::time::Instant;
+
+use crate::access::Asker;
+use rate::Rate;
+use refusals::Refusals;
+
+/// Who asks about whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pair {
+    pub target: BareJid,
+    pub asker: Asker,
+}
+
+/// See the module.
+pub struct Strangers {
+    refusals: Refusals,
+    rate: Rate,
+}
+
+impl Strangers {
+    /// `refusals`: how many are remembered, each for `ttl`.
+    pub fn new(refusals: usize, ttl: Duration, per_client: u32, in_all: u32) -> Strangers {
+        Strangers { refusals: Refusals::new(refusals, ttl), rate: Rate::new(per_client, in_all) }
+    }
+
+    /// How long ago this visitor was told that he may not see this person, as far as it still holds.
+    pub fn refused(&self, pair: &Pair, now: Instant) -> Option<Duration> {
+        self.refusals.age(pair, now)
+    }
+
+    /// This visitor is told that he may not see this person.
+    pub fn refuse(&mut self, pair: &Pair, now: Instant) {
+        self.refusals.insert(pair, now);
+    }
+
+    /// Whatever was refused about this person no longer holds.
+    pub fn pardon(&mut self, target: &BareJid) {
+        self.refusals.remove(target);
+    }
+
+    /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
+    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now: Instant) -> Result<(), Duration> {
+        self.rate.admit(client, pair, now)
+    }
+
+    /// He does see him: that was no guess.
+    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair) {
+        self.rate.forgive(client, pair);
+    }
+}
