@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::access;
-use crate::cache::{Cache, Found, Renewal, Sight, Want, wall_clock};
+use crate::cache::{Cache, Clock, Found, Renewal, Sight, Want, wall_clock};
 use crate::config::{Config, Identity};
 use crate::presence::{Presence, State};
 use crate::probe::choices::Choices;
@@ -39,6 +39,7 @@ pub struct Site {
     config: Config,
     icons: Arc<Icons>,
     cache: Arc<Cache>,
+    clock: Clock,
     choices: Choices,
     probers: Vec<(String, Prober)>,
 }
@@ -65,13 +66,13 @@ impl Site {
             probers.push((identity.name.clone(), prober));
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, choices, probers }, Sessions(tasks))
+        (Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, probers }, Sessions(tasks))
     }
 
     /// The answer to one request.
     pub async fn answer(&self, request: &Request) -> Response {
         let find = async |identity: &Identity, jid, want, deadline| self.find(identity, jid, want, deadline).await;
-        web::answer::answer(&self.config, &self.icons, request, find).await
+        web::answer::answer(&self.config, &self.icons, request, (self.clock)() / 1000, find).await
     }
 
     async fn find(&self, identity: &Identity, jid: BareJid, want: Want, deadline: Instant) -> Found {

@@ -21,31 +21,34 @@ use crate::presence::{Picture, Presence, State};
 use crate::render::picture::{Format, Icons};
 use crate::render::words::Wording;
 use crate::render::{json, markup, text};
+use crate::signature::Keyring;
 
 /// Answers one request. `find` tells what is known about an address through an identity; it is asked at most once and
-/// is back by the deadline it gets.
+/// is back by the deadline it gets. `now_s`: seconds since 1970.
 pub async fn answer(
     config: &Config,
     icons: &Arc<Icons>,
     request: &Request,
+    now_s: u64,
     find: impl AsyncFnOnce(&Identity, BareJid, Want, Instant) -> Found,
 ) -> Response {
     let site = Site { config, icons, request };
     if request.method() == Some(Method::Options) {
         return Response::preflight(site.is_shared(access::is_open(config))).seal(request);
     }
-    let query = match Query::parse(request, &config.images.redirect_hosts) {
+    let query = match Query::parse(request, &config.images.redirect_hosts, &Keyring::of(config, now_s)) {
         Ok(query) => query,
         Err(refusal) => return site.refuse(&refusal).await.seal(request),
     };
-    let (found, is_open) = match access::decide(config, &query.jid) {
-        Decision::Ask(identity) => {
+    let decided = query.target.jid().map(|jid| (jid, access::decide(config, jid)));
+    let (found, is_open) = match decided {
+        Some((jid, Decision::Ask(identity))) => {
             let deadline = request.arrived + identity.timeout;
             let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
-            let found = find(identity, query.jid.clone(), want, deadline).await;
+            let found = find(identity, jid.clone(), want, deadline).await;
             (found, identity.access.visibility == Visibility::Anyone)
         }
-        Decision::Forbidden => {
+        None | Some((_, Decision::Forbidden)) => {
             let presence = Presence::bare(State::Forbidden);
             (Found::Known { presence, picture: None, age: Duration::ZERO }, false)
         }
@@ -122,9 +125,12 @@ impl Site<'_> {
             Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
             Kind::Xml => {
                 let believed = query.req_jid.as_ref().filter(|_| !is_open);
-                Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, believed, presence, wording))
+                let line = markup::xml(query.target.shown(), believed, presence, wording);
+                Response::new(status, markup::CONTENT_TYPE, line)
             }
-            Kind::Json => Response::new(status, json::CONTENT_TYPE, json::json(&query.jid, presence, wording)),
+            Kind::Json => {
+                Response::new(status, json::CONTENT_TYPE, json::json(query.target.shown(), presence, wording))
+            }
             // Whoever has no picture, or may not be seen, is shown as by `image`.
             Kind::Avatar => match picture.filter(|_| state != State::Forbidden) {
                 Some(picture) => self.avatar(status, picture, state, &query.form).await,

@@ -8,3 +8,4 @@ pub mod redirect;
 pub mod refusal;
 pub mod request;
 pub mod response;
+pub mod signed;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod faults;
+mod links;
 mod properties;
 
 use std::path::Path;
@@ -19,6 +20,9 @@ use webpresence::render::picture::Icons;
 use webpresence::web::answer::answer;
 use webpresence::web::request::Request;
 use webpresence::web::response::Response;
+
+/// When every request comes, in seconds since 1970.
+const NOW_S: u64 = 1_800_000_000;
 
 /// Serves example.com and what lies below it to everybody.
 fn open_site() -> Config {
@@ -68,7 +72,7 @@ fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<St
         asked = Some(jid.to_string());
         found
     };
-    let response = runtime.block_on(answer(config, &icons, request, find));
+    let response = runtime.block_on(answer(config, &icons, request, NOW_S, find));
     (response, asked)
 }
 
