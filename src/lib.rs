@@ -18,6 +18,7 @@ pub mod logging;
 pub mod presence;
 pub mod probe;
 pub mod render;
+pub mod signature;
 pub mod site;
 pub mod strangers;
 pub mod viewers;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::access;
-use crate::cache::{Cache, Found, Lookup, Renewal, Sight, Want, wall_clock};
+use crate::cache::{Cache, Clock, Found, Lookup, Renewal, Sight, Want, wall_clock};
 use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
 use crate::probe::choices::{Choice, Choices};
@@ -42,6 +42,7 @@ pub struct Site {
     config: Config,
     icons: Arc<Icons>,
     cache: Arc<Cache>,
+    clock: Clock,
     choices: Choices,
     posts: Vec<Post>,
 }
@@ -79,13 +80,13 @@ impl Site {
             posts.push(Post { name: identity.name.clone(), prober, strangers });
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, choices, posts }, Sessions(tasks))
+        (Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts }, Sessions(tasks))
     }
 
     /// The answer to one request.
     pub async fn answer(&self, request: &Request) -> Response {
         let find = async |identity: &Identity, wanted, deadline| self.find(identity, wanted, deadline).await;
-        web::answer::answer(&self.config, &self.icons, request, find).await
+        web::answer::answer(&self.config, &self.icons, request, (self.clock)() / 1000, find).await
     }
 
     /// What one visitor may know. To be refused takes the same time and leaves the same traces whatever it rests on: from

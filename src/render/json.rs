@@ -9,10 +9,10 @@ use crate::presence::Presence;
 pub const CONTENT_TYPE: &str = "application/json";
 
 /// What is hidden or not known is null.
-pub fn json(jid: &BareJid, presence: &Presence, wording: Wording) -> String {
+pub fn json(jid: Option<&BareJid>, presence: &Presence, wording: Wording) -> String {
     let online = presence.state.is_online();
     object(&[
-        ("jid", jid.as_str().into()),
+        ("jid", jid.map(|jid| jid.as_str()).into()),
         ("show", presence.state.name().into()),
         ("status", wording.status(presence).as_deref().into()),
         ("priority", online.then_some(presence.priority).into()),
@@ -45,11 +45,15 @@ mod tests {
     use crate::presence::{State, Texts};
 
     fn check(state: State, status: &str, priority: i8, expected: &str) {
+        let jid = BareJid::new("a@example.com").expect("a constant address");
+        told(Some(&jid), state, status, priority, expected);
+    }
+
+    fn told(jid: Option<&BareJid>, state: State, status: &str, priority: i8, expected: &str) {
         let mut texts = Texts::default();
         texts.insert("", status);
         let wording = Wording { words: &Words::default(), langs: &[] };
-        let jid = BareJid::new("a@example.com").expect("a constant address");
-        let found = json(&jid, &Presence { state, texts, priority, since: None }, wording);
+        let found = json(jid, &Presence { state, texts, priority, since: None }, wording);
         assert_eq!(found, format!("{expected}\n"));
         serde_json::from_str::<Value>(&found).expect("it is JSON");
     }
@@ -79,6 +83,13 @@ mod tests {
             "hidden",
             7,
             r#"{"jid":"a@example.com","show":"forbidden","status":null,"priority":null,"label":"Forbidden","since":null}"#,
+        );
+        told(
+            None,
+            State::Chat,
+            "",
+            1,
+            r#"{"jid":null,"show":"chat","status":null,"priority":1,"label":"Free for chat","since":null}"#,
         );
         assert_eq!(error(400, "a \"b\""), "{\"error\":{\"code\":400,\"message\":\"a \\\"b\\\"\"}}\n");
     }

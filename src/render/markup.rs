@@ -13,23 +13,26 @@ pub const CONTENT_TYPE: &str = "text/xml; charset=utf-8";
 const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 
 /// The presence of `from`. `to` is the requester that was believed; it is named where he was refused, as the original
-/// does.
-pub fn xml(from: &BareJid, to: Option<&BareJid>, presence: &Presence, wording: Wording) -> String {
-    let from = format!(r#"from="{}""#, escape(from.as_str()));
+/// does. Where `from` is hidden both are: people often ask about themselves.
+pub fn xml(from: Option<&BareJid>, to: Option<&BareJid>, presence: &Presence, wording: Wording) -> String {
+    let to = to.filter(|_| from.is_some());
+    let [from, to] = [("from", from), ("to", to)].map(|(name, jid)| attribute(name, jid));
     let line = match presence.state {
-        State::Forbidden => {
-            let to = to.map(|to| format!(r#" to="{}""#, escape(to.as_str()))).unwrap_or_default();
-            error(&(from + &to), 403, "auth", "forbidden")
-        }
+        State::Forbidden => error(&(from + &to), 403, "auth", "forbidden"),
         State::Unknown => error(&from, 503, "wait", "service-unavailable"),
         State::Offline => {
             let status = wording.line(presence).unwrap_or_else(|| wording.word(State::Offline).to_owned());
             let status = escape(&status);
-            format!(r#"<presence type="unavailable" {from}><status>{status}</status></presence>"#)
+            format!(r#"<presence type="unavailable"{from}><status>{status}</status></presence>"#)
         }
         State::Available | State::Chat | State::Away | State::Xa | State::Dnd => online(&from, presence, wording),
     };
     line + "\n"
+}
+
+/// With the space before it.
+fn attribute(name: &str, jid: Option<&BareJid>) -> String {
+    jid.map(|jid| format!(r#" {name}="{}""#, escape(jid.as_str()))).unwrap_or_default()
 }
 
 fn online(from: &str, presence: &Presence, wording: Wording) -> String {
@@ -44,14 +47,14 @@ fn online(from: &str, presence: &Presence, wording: Wording) -> String {
         write!(inside, "<priority>{}</priority>", presence.priority).expect("a String takes everything");
     }
     match inside.as_str() {
-        "" => format!("<presence {from}/>"),
-        inside => format!("<presence {from}>{inside}</presence>"),
+        "" => format!("<presence{from}/>"),
+        inside => format!("<presence{from}>{inside}</presence>"),
     }
 }
 
 fn error(addresses: &str, code: u16, kind: &str, condition: &str) -> String {
     format!(
-        r#"<presence type="error" {addresses}><error code="{code}" type="{kind}"><{condition} xmlns="{STANZAS}"/></error></presence>"#
+        r#"<presence type="error"{addresses}><error code="{code}" type="{kind}"><{condition} xmlns="{STANZAS}"/></error></presence>"#
     )
 }
 
@@ -77,12 +80,16 @@ mod tests {
     use crate::presence::Texts;
 
     fn check(to: Option<&str>, state: State, status: &str, priority: i8, expected: &str) {
+        told(Some("a@example.com"), to, state, status, priority, expected);
+    }
+
+    fn told(from: Option<&str>, to: Option<&str>, state: State, status: &str, priority: i8, expected: &str) {
         let jid = |text| BareJid::new(text).expect("the rows hold addresses");
         let mut texts = Texts::default();
         texts.insert("", status);
         let presence = Presence { state, texts, priority, since: None };
         let wording = Wording { words: &Words::default(), langs: &[] };
-        let found = xml(&jid("a@example.com"), to.map(jid).as_ref(), &presence, wording);
+        let found = xml(from.map(jid).as_ref(), to.map(jid).as_ref(), &presence, wording);
         assert_eq!(found, format!("{expected}\n"));
     }
 
@@ -132,5 +139,23 @@ mod tests {
             0,
             r#"<presence from="a@example.com"><show>dnd</show><status>&lt;b a=&quot;1&quot;&gt; ]]&gt;&amp;amp;</status></presence>"#,
         );
+    }
+    #[test]
+    fn whoever_is_hidden_has_no_address() {
+        for (state, expected) in [
+            (State::Available, "<presence/>"),
+            (State::Dnd, "<presence><show>dnd</show></presence>"),
+            (State::Offline, r#"<presence type="unavailable"><status>Unavailable</status></presence>"#),
+            (
+                State::Forbidden,
+                r#"<presence type="error"><error code="403" type="auth"><forbidden xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></presence>"#,
+            ),
+            (
+                State::Unknown,
+                r#"<presence type="error"><error code="503" type="wait"><service-unavailable xmlns="urn:ietf:params:xml:ns:xmpp-stanzas"/></error></presence>"#,
+            ),
+        ] {
+            told(None, Some("b@example.com"), state, "", 0, expected);
+        }
     }
 }

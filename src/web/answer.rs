@@ -22,6 +22,7 @@ use crate::presence::{Picture, Presence, State};
 use crate::render::picture::{Format, Icons};
 use crate::render::words::Wording;
 use crate::render::{json, markup, text};
+use crate::signature::Keyring;
 use crate::strangers::Pair;
 
 /// What is to be found out for one request.
@@ -34,26 +35,28 @@ pub struct Wanted {
 }
 
 /// Answers one request. `find` tells what this visitor may know about an address through an identity, `forbidden` where
-/// it is nothing; it is asked at most once and is back by the deadline it gets.
+/// it is nothing; it is asked at most once and is back by the deadline it gets. `now_s`: seconds since 1970.
 pub async fn answer(
     config: &Config,
     icons: &Arc<Icons>,
     request: &Request,
+    now_s: u64,
     find: impl AsyncFnOnce(&Identity, Wanted, Instant) -> Found,
 ) -> Response {
     let site = Site { config, icons, request };
     if request.method() == Some(Method::Options) {
         return Response::preflight(site.readers(None, site.strictest())).seal(request);
     }
-    let query = match Query::parse(request, &config.images.redirect_hosts) {
+    let query = match Query::parse(request, &config.images.redirect_hosts, &Keyring::of(config, now_s)) {
         Ok(query) => query,
         Err(refusal) => return site.refuse(&refusal).await.seal(request),
     };
-    let Some(identity) = access::serving(config, &query.jid) else {
-        return site.forbid(&query, &Audience { identity: None, scope: site.strictest() }).await.seal(request);
+    let served = query.target.jid().and_then(|jid| Some((jid, access::serving(config, jid)?)));
+    let Some((jid, identity)) = served else {
+        return site.forbid(&query, &Audience::of_nobody(site.strictest())).await.seal(request);
     };
     let asker = requester::asker(request, &query, identity);
-    let audience = Audience { identity: Some(identity), scope: scope(identity, &query.jid) };
+    let audience = Audience::of(identity, jid, &query, now_s);
     if audience.scope == Scope::Login
         && let Err(fault) =
             query.redirects.stay_home(origins::own_host(request).as_deref(), &config.images.redirect_hosts)
@@ -63,11 +66,11 @@ pub async fn answer(
     if !origins::is_welcome(request, &identity.access.referers) {
         return site.forbid(&query, &Audience { scope: Scope::Nobody, ..audience }).await.seal(request);
     }
-    if access::needs_asker(&identity.access, &query.jid) && asker == Asker::Nobody {
+    if access::needs_asker(&identity.access, jid) && asker == Asker::Nobody {
         return site.forbid(&query, &audience).await.seal(request);
     }
     let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
-    let pair = Pair { target: query.jid.clone(), asker: asker.clone() };
+    let pair = Pair { target: jid.clone(), asker: asker.clone() };
     let wanted = Wanted { pair, want, client: requester::client(request) };
     let found = find(identity, wanted, request.arrived + identity.timeout).await;
     site.tell(&query, found, &audience).await.seal(request)
@@ -80,11 +83,23 @@ struct Audience<'a> {
     identity: Option<&'a Identity>,
     /// Who may keep it, where nothing else forbids it.
     scope: Scope,
+    /// How much longer the link holds that the request came by.
+    life: Option<Duration>,
 }
 
-/// Who may keep what an identity tells of a target.
-fn scope(identity: &Identity, target: &BareJid) -> Scope {
-    if access::needs_asker(&identity.access, target) { scope_of_people(identity) } else { Scope::Public }
+impl<'a> Audience<'a> {
+    fn of_nobody(scope: Scope) -> Audience<'a> {
+        Audience { identity: None, scope, life: None }
+    }
+
+    /// Who may keep what an identity tells of a target.
+    fn of(identity: &'a Identity, target: &BareJid, query: &Query, now_s: u64) -> Audience<'a> {
+        let needs_asker = access::needs_asker(&identity.access, target);
+        let scope = if needs_asker { scope_of_people(identity) } else { Scope::Public };
+        let proven = query.proven(&identity.jid);
+        let life = proven.map(|proven| Duration::from_secs(proven.exp_s.saturating_sub(now_s)));
+        Audience { identity: Some(identity), scope, life }
+    }
 }
 
 fn scope_of_people(identity: &Identity) -> Scope {
@@ -118,11 +133,15 @@ impl Site<'_> {
         };
         let mut response = self.body(query, &presence, picture.as_ref()).await;
         // All refusals look alike, whichever identity they come from and whether it serves the domain at all.
-        let is_refusal = presence.state == State::Forbidden;
-        let widest = if is_refusal { audience.scope.max(self.strictest()) } else { audience.scope };
+        let (widest, life) = match (presence.state, audience.life) {
+            (State::Forbidden, _) => (audience.scope.max(self.strictest()), Duration::MAX),
+            // A link ends, and its answer with it.
+            (_, Some(life)) => (audience.scope.max(Scope::Private), life),
+            (_, None) => (audience.scope, Duration::MAX),
+        };
         let scope = self.scope(query, &response, presence.state, widest);
         if !response.has("Cache-Control") {
-            response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age));
+            response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age, life));
         }
         // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {
@@ -174,9 +193,12 @@ impl Site<'_> {
             Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
             Kind::Xml => {
                 let refused = if state == State::Forbidden { self.believed(query) } else { Asker::Nobody };
-                Response::new(status, markup::CONTENT_TYPE, markup::xml(&query.jid, refused.jid(), presence, wording))
+                let line = markup::xml(query.target.shown(), refused.jid(), presence, wording);
+                Response::new(status, markup::CONTENT_TYPE, line)
             }
-            Kind::Json => Response::new(status, json::CONTENT_TYPE, json::json(&query.jid, presence, wording)),
+            Kind::Json => {
+                Response::new(status, json::CONTENT_TYPE, json::json(query.target.shown(), presence, wording))
+            }
             // Whoever has no picture, or may not be seen, is shown as by `image`.
             Kind::Avatar => match picture.filter(|_| state != State::Forbidden) {
                 Some(picture) => self.avatar(status, picture, state, &query.form).await,

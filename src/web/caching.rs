@@ -18,10 +18,16 @@ pub enum Scope {
 }
 
 /// The headers for an answer about `state` that was learnt `age` ago. A refusal may never outlive its `ttl`, so that
-/// nobody may serve it stale.
-pub fn headers(scope: Scope, settings: &CacheSettings, state: State, age: Duration) -> Vec<(&'static str, String)> {
+/// nobody may serve it stale; no answer may outlive `life`.
+pub fn headers(
+    scope: Scope,
+    settings: &CacheSettings,
+    state: State,
+    age: Duration,
+    life: Duration,
+) -> Vec<(&'static str, String)> {
     let private = if scope == Scope::Private { "private, " } else { "" };
-    let control = match (scope, settings.ttl.checked_sub(age)) {
+    let control = match (scope, settings.ttl.checked_sub(age).map(|rest| rest.min(life))) {
         (Scope::Nobody, _) => "no-store".to_owned(),
         (Scope::Login, _) => "private, no-cache".to_owned(),
         // Caches count Age against max-age: beside anything but 0 it would be counted twice.
@@ -76,8 +82,12 @@ mod tests {
         for (scope, state, age_ms, control, age) in rows {
             let mut expected = vec![("Cache-Control", control.to_owned())];
             expected.extend(age.map(|age| ("Age", age.to_owned())));
-            let found = headers(scope, &settings, state, Duration::from_millis(age_ms));
+            let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX);
             assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
+        }
+        for (life, control) in [(0, "private, max-age=0"), (17, "private, max-age=17"), (18, "private, max-age=18")] {
+            let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), Duration::from_secs(life));
+            assert_eq!(found, [("Cache-Control", control.to_owned())], "a link that ends in {life} s");
         }
     }
 }

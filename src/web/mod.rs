@@ -10,3 +10,4 @@ pub mod refusal;
 pub mod request;
 mod requester;
 pub mod response;
+pub mod signed;

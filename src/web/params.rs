@@ -7,9 +7,11 @@ use percent_encoding::percent_decode;
 
 use super::refusal::{Fault, Rule};
 use crate::presence::State;
+use crate::signature::{BOUND, Link};
 
 /// The names that are parameters beside the states' own. Anything else is ignored, whatever it holds.
-const NAMES: [&str; 8] = ["jid", "req_jid", "type", "images", "format", "size", "scale", "lang"];
+const NAMES: [&str; 12] =
+    ["jid", "req_jid", "type", "images", "format", "size", "scale", "lang", "exp", "kid", "sig", "token"];
 
 /// The known parameters of one request, undecoded values gone: each name once, but `jid` as often as it came.
 #[derive(Debug, Default)]
@@ -39,6 +41,22 @@ impl Params {
             return Err(Fault::new(name, Rule::NoControls));
         }
         Ok(Some(text))
+    }
+
+    /// A parameter's bytes; none where it was not given.
+    pub fn bytes(&self, name: &str) -> &[u8] {
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_slice()).unwrap_or_default()
+    }
+
+    /// Takes what a token holds in place of what the request says: what the token leaves out is left out.
+    pub fn bind(&mut self, link: Link) {
+        self.values.retain(|(name, _)| !BOUND.contains(name));
+        self.values.extend(link.into_texts().map(|(name, text)| (name, text.into_bytes())));
+    }
+
+    /// Leaves of what a token could hold only the type of the answer.
+    pub fn keep_form(&mut self) {
+        self.values.retain(|(name, _)| *name == "type" || !BOUND.contains(name));
     }
 
     /// True where the name came more than once in the source that counts.
@@ -131,5 +149,18 @@ mod tests {
         ] {
             assert_eq!(Params::read(sources).is_repeated("jid"), repeated, "{sources:?}");
         }
+    }
+
+    #[test]
+    fn what_a_token_holds_takes_the_place_of_the_rest() {
+        let query = b"type=xml&jid=a&size=8&jid=b&dnd=/x&req_jid=c&token=t";
+        let mut params = Params::read(&[query]);
+        params.bind(Link::of(|name| matches!(name, "jid" | "images").then(|| name.to_owned())));
+        let expected = [("size", "8"), ("token", "t"), ("jid", "jid"), ("images", "images")];
+        assert_eq!(params.values, expected.map(|(name, text)| (name, text.as_bytes().to_vec())));
+        let mut params = Params::read(&[query]);
+        params.keep_form();
+        let expected = [("type", "xml"), ("size", "8"), ("token", "t")];
+        assert_eq!(params.values, expected.map(|(name, text)| (name, text.as_bytes().to_vec())));
     }
 }

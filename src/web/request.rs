@@ -10,7 +10,9 @@ use super::languages;
 use super::params::Params;
 use super::redirect::Redirects;
 use super::refusal::{Fault, Refusal, Rule};
+use super::signed::{self, Target, Token};
 use crate::render::picture::Format;
+use crate::signature::{Keyring, Proof};
 
 /// The most a query string may have.
 pub const QUERY_MAX_BYTES: usize = 8 * 1024;
@@ -98,37 +100,69 @@ impl Request {
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Who is asked about.
-    pub jid: BareJid,
+    pub target: Target,
     /// Who claims to ask.
     pub req_jid: Option<BareJid>,
     pub form: Form,
     pub redirects: Redirects,
     /// The tags of `lang`; `None` where it was not given.
     pub langs: Option<Vec<String>>,
+    /// What a signed link or a token proves.
+    proof: Option<Proof>,
+}
+
+/// What a signature that holds proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven<'a> {
+    pub requester: &'a BareJid,
+    /// Until when, in seconds since 1970.
+    pub exp_s: u64,
 }
 
 impl Query {
     /// Reads the parameters of the query string and of a form's body; the query string wins. `redirect_hosts` are the
-    /// hosts a redirect may lead to; none: any.
-    pub fn parse(request: &Request, redirect_hosts: &[String]) -> Result<Query, Refusal> {
+    /// hosts a redirect may lead to; none: any. `keyring` checks signatures.
+    pub fn parse(request: &Request, redirect_hosts: &[String], keyring: &Keyring) -> Result<Query, Refusal> {
         let query = request.var("QUERY_STRING").unwrap_or_default();
         // What is over the limit is refused below, but in the form that was asked for.
-        let params = Params::read(&[&query[..query.len().min(QUERY_MAX_BYTES)], request.form_body()]);
+        let mut params = Params::read(&[&query[..query.len().min(QUERY_MAX_BYTES)], request.form_body()]);
+        let token = Token::open(&mut params, keyring);
         let form = Form::parse(&params);
         let readable = form.as_ref().map_or_else(|_| Form::of_refusal(&params), |form| *form);
-        let checked = within_limits(request).and(form).and_then(|form| Query::check(&params, form, redirect_hosts));
+        let limited = within_limits(request).and(form);
+        let checked = limited.and_then(|form| Query::check(&params, form, token, redirect_hosts, keyring));
         checked.map_err(|fault| Refusal { fault, form: readable })
     }
 
-    fn check(params: &Params, form: Form, redirect_hosts: &[String]) -> Result<Query, Fault> {
-        Ok(Query {
-            jid: target(params)?,
-            req_jid: params.text("req_jid")?.and_then(bare),
-            form,
-            redirects: Redirects::parse(params, redirect_hosts)?,
-            langs: languages::asked(params)?,
-        })
+    fn check(
+        params: &Params,
+        form: Form,
+        token: Token,
+        redirect_hosts: &[String],
+        keyring: &Keyring,
+    ) -> Result<Query, Fault> {
+        let target = match token {
+            Token::Absent => Target::Named(target(params)?),
+            Token::Opened(_) => Target::Hidden(target(params)?),
+            Token::Sealed => Target::Nobody,
+        };
+        let req_jid = params.text("req_jid")?.and_then(bare);
+        let redirects = Redirects::parse(params, redirect_hosts)?;
+        let langs = languages::asked(params)?;
+        let proof = match (token, &target, &req_jid) {
+            (Token::Opened(proof), ..) => Some(proof),
+            (Token::Absent, Target::Named(jid), Some(req_jid)) => {
+                signed::proof(params, jid, req_jid, form.kind.name(), keyring)
+            }
+            _ => None,
+        };
+        Ok(Query { target, req_jid, form, redirects, langs, proof })
+    }
+
+    /// Who asks, where a link or a token says so that was signed for the identity `site` and holds now.
+    pub fn proven(&self, site: &BareJid) -> Option<Proven<'_>> {
+        let proof = self.proof.as_ref().filter(|proof| proof.site == *site)?;
+        Some(Proven { requester: self.req_jid.as_ref()?, exp_s: proof.exp_s })
     }
 }
 
@@ -215,6 +249,11 @@ impl Kind {
     /// As `type` has them, in the order of `ALL`.
     pub const NAMES: [&str; 5] = ["image", "text", "xml", "json", "avatar"];
 
+    pub fn name(self) -> &'static str {
+        let place = Kind::ALL.iter().position(|kind| *kind == self).expect("ALL has all of them");
+        Kind::NAMES[place]
+    }
+
     fn parse(params: &Params) -> Result<Kind, Fault> {
         Ok(choice(params, "type", &Kind::NAMES, &Kind::ALL)?.unwrap_or(Kind::Image))
     }
@@ -256,18 +295,23 @@ mod tests {
         }
     }
 
+    fn parsed(request: &Request) -> Result<Query, Refusal> {
+        Query::parse(request, &[], &Keyring::default())
+    }
+
     fn get(query: &str) -> Result<Query, Refusal> {
-        Query::parse(&request("GET", query, "", ""), &[])
+        parsed(&request("GET", query, "", ""))
     }
 
     /// What the plainest request for `jid` comes to.
     fn plain(jid: &str) -> Query {
         Query {
-            jid: BareJid::new(jid).expect("the rows hold addresses"),
+            target: Target::Named(BareJid::new(jid).expect("the rows hold addresses")),
             req_jid: None,
             form: Form { kind: Kind::Image, format: Format::Png, size_px: 16 },
             redirects: Redirects::default(),
             langs: None,
+            proof: None,
         }
     }
 
@@ -409,8 +453,10 @@ mod tests {
     #[test]
     fn the_body_of_a_form_counts_after_the_query_string() {
         let jid = |method, query, content_type, body| {
-            let found = Query::parse(&request(method, query, content_type, body), &[]);
-            found.map(|query| query.jid.to_string()).map_err(|refusal| refusal.fault.rule)
+            let found = parsed(&request(method, query, content_type, body));
+            found
+                .map(|query| query.target.shown().expect("it is named").to_string())
+                .map_err(|refusal| refusal.fault.rule)
         };
         let in_body = "jid=body@example.com";
         assert_eq!(jid("POST", "", FORM, in_body), Ok("body@example.com".into()));
@@ -437,7 +483,7 @@ mod tests {
             ("", false),
             ("GET ", false),
         ] {
-            let found = Query::parse(&request(method, "jid=a@example.com&type=json", "", ""), &[]);
+            let found = parsed(&request(method, "jid=a@example.com&type=json", "", ""));
             let form = Form { kind: Kind::Json, ..plain("x").form };
             let refusal = Refusal { fault: Fault::new("method", Rule::Method), form };
             assert_eq!(found.map(|query| query.form), if answered { Ok(form) } else { Err(refusal) }, "{method}");
@@ -447,13 +493,13 @@ mod tests {
     #[test]
     fn limits() {
         let filled = |bytes: usize| format!("jid=a@example.com&type=json&x={}", "a".repeat(bytes - 30));
-        let limited = |request: &Request| Query::parse(request, &[]).map(drop).map_err(|refusal| refusal.fault);
+        let limited = |request: &Request| parsed(request).map(drop).map_err(|refusal| refusal.fault);
         let over = |part, limit| Err(Fault::new(part, Rule::AtMostBytes(limit)));
 
         assert_eq!(limited(&request("GET", &filled(QUERY_MAX_BYTES), "", "")), Ok(()));
         let long = request("GET", &filled(QUERY_MAX_BYTES + 1), "", "");
         assert_eq!(limited(&long), over("query string", QUERY_MAX_BYTES));
-        let form = Query::parse(&long, &[]).expect_err("it is too long").form;
+        let form = parsed(&long).expect_err("it is too long").form;
         assert_eq!(form.kind, Kind::Json);
 
         let mut post = request("POST", "", FORM, &filled(BODY_MAX_BYTES));

@@ -18,7 +18,9 @@ pub fn asker(request: &Request, query: &Query, identity: &Identity) -> Asker {
         // No page is to read what its visitor may see.
         Requester::RemoteUser { .. } if origins::is_foreign(request, &access.cors) => Asker::Nobody,
         Requester::RemoteUser { domain } => login(request, domain).map_or(Asker::Nobody, Asker::Proven),
-        Requester::Signed(_) => Asker::Nobody,
+        Requester::Signed(_) => {
+            query.proven(&identity.jid).map_or(Asker::Nobody, |proven| Asker::Proven(proven.requester.clone()))
+        }
     }
 }
 

@@ -269,7 +269,7 @@ fn answers_move_between_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime without I/O");
     let task = async {
         let (config, icons, request) = (open_site(), Arc::new(Icons::default()), get("jid=a@example.com&type=text"));
-        answer(&config, &icons, &request, async |_: &Identity, _: Wanted, _: Instant| {
+        answer(&config, &icons, &request, NOW_S, async |_: &Identity, _: Wanted, _: Instant| {
             tokio::task::yield_now().await;
             known(State::Dnd, "", 0)
         })

@@ -3,6 +3,7 @@
 
 mod answers;
 mod faults;
+mod links;
 mod properties;
 
 use std::path::Path;
@@ -20,6 +21,9 @@ use webpresence::strangers::Pair;
 use webpresence::web::answer::{Wanted, answer};
 use webpresence::web::request::Request;
 use webpresence::web::response::Response;
+
+/// When every request comes, in seconds since 1970.
+const NOW_S: u64 = 1_800_000_000;
 
 /// Serves example.com and what lies below it to everybody.
 fn open_site() -> Config {
@@ -75,7 +79,7 @@ fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<St
             found => found,
         }
     };
-    let response = runtime.block_on(answer(config, &icons, request, find));
+    let response = runtime.block_on(answer(config, &icons, request, NOW_S, find));
     (response, asked)
 }
 

@@ -40,6 +40,10 @@ fn name() -> impl Strategy<Value = &'static str> {
         "size",
         "scale",
         "lang",
+        "exp",
+        "kid",
+        "sig",
+        "token",
         "x",
     ];
     prop::sample::select(names.to_vec())
