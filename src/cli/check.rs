@@ -2,6 +2,7 @@
 //! of each. All is well unless a line has a ✗. The session is one of the command's own, opened by the password itself;
 //! where another process holds it already, that one is asked.
 
+mod permission;
 mod report;
 mod way;
 
@@ -17,14 +18,13 @@ use tokio::time::Instant;
 
 use super::probe::{quoted, refusal};
 use super::serve::icons;
-use super::{Failed, Out, by_identity, configured_quietly, owner, run_on, runtime};
+use super::{Failed, Out, by_identity, configured_quietly, loaded, owner, run_on, runtime};
 use crate::config::directory::{self, Unusable, Why};
-use crate::config::{Config, Identity, Visibility};
+use crate::config::{Config, Identity};
 use crate::presence::State;
 use crate::probe::Answer;
 use crate::probe::lease::{Place, create};
 use crate::probe::prober::{Manner, Prober, Proof, Unasked};
-use crate::probe::standing::Standing;
 use crate::probe::steps::{Stage, Steps};
 use report::Report;
 
@@ -89,14 +89,21 @@ impl Report<'_> {
     /// From here on it goes as it does for the processes of the web server.
     fn owner(&mut self, config: &Config, uid: u32) -> io::Result<()> {
         let (begun, file) = (Instant::now(), config.file.display());
-        match File::open(&config.file) {
-            Ok(_) => {
+        if let Err(error) = File::open(&config.file) {
+            self.ill(&format!("permissions: user {uid}, who owns the directory, cannot read {file}: {error}"))?;
+            return self.advice("give the file to a group of his, with mode 0640");
+        }
+        match loaded(Some(config.file.clone())) {
+            // What is wrong now was not when root read it: he may not see the files that it names.
+            Err(Failed::Config(errors)) => {
+                for problem in errors.to_string().lines() {
+                    self.ill(&format!("permissions: for user {uid}, who owns the directory, {problem}"))?;
+                }
+                self.advice("give that to a group of his, with mode 0640")
+            }
+            _ => {
                 let line = format!("from here on as user {uid}, who owns the directory and can read the configuration");
                 self.passed(&line, begun.elapsed())
-            }
-            Err(error) => {
-                self.ill(&format!("permissions: user {uid}, who owns the directory, cannot read {file}: {error}"))?;
-                self.advice("give the file to a group of his, with mode 0640")
             }
         }
     }
@@ -150,7 +157,7 @@ impl Report<'_> {
             jids.iter().try_for_each(|jid| self.plain(&format!("{jid}: not asked")))?;
         }
         task.await.map_err(io::Error::other)?;
-        self.visibility(identity)
+        self.requester(identity)
     }
 
     /// Whether processes can take turns at all.
@@ -197,20 +204,6 @@ impl Report<'_> {
         Ok(())
     }
 
-    fn rosters(&mut self, identity: &Identity, standing: Standing) -> io::Result<()> {
-        let (us, home) = (&identity.jid, identity.home());
-        let is_needed = identity.access.visibility == Visibility::Subscribers;
-        match (identity.is_component(), standing.grants_rosters) {
-            (false, _) => self.plain("roster access: an account has that to its own alone"),
-            (true, true) => self.well(&format!("roster access: {home} grants it (XEP-0356)")),
-            (true, false) if is_needed => {
-                self.ill(&format!("roster access: {home} does not grant it, and visibility = subscribers needs it"))?;
-                self.advice(&format!("mod_privilege of Prosody and of ejabberd does: roster, get, for {us}"))
-            }
-            (true, false) => self.plain("roster access: not granted (only needed for visibility = subscribers)"),
-        }
-    }
-
     fn sample(&mut self, identity: &Identity, state: State, (asked, answered): (Instant, Instant)) -> io::Result<()> {
         let home = identity.home();
         match state.is_online() {
@@ -229,14 +222,6 @@ impl Report<'_> {
             Ok(line) => self.passed(&line, begun.elapsed()),
             Err(line) => self.ill(&line),
         }
-    }
-
-    fn visibility(&mut self, identity: &Identity) -> io::Result<()> {
-        if identity.access.visibility == Visibility::Anyone {
-            return Ok(());
-        }
-        self.ill("visibility = subscribers answers forbidden for every person")?;
-        self.advice("visibility = anyone in [access] shows those who have accepted this identity")
     }
 }
 

@@ -264,7 +264,8 @@ pub const KEYS: &[Key] = &[
         "@GROUP",
         Kind::Members,
         Otherwise { says: "no groups", sample: "carol@example.com, dave@example.com" },
-        "A name for several viewers. Its line may stand before or behind those that use it; a group holds no other one.",
+        "A name for several viewers, which stands on the right like a pattern. This line may come before or after; a group \
+         holds no other group.",
     ),
     row(
         Privacy,
@@ -468,8 +469,8 @@ impl Section {
                  `[xmpp NAME]`."
             }
             Privacy => {
-                "How much is told about people, for all and for those who differ. PATTERN is as in `[viewers]`, or a \
-                 host. `[privacy NAME]` belongs to `[xmpp NAME]`."
+                "How much is told, about all and about those who differ: people, written as in `[viewers]`, or hosts, \
+                 as `host.domain` or `*.domain`. `[privacy NAME]` belongs to `[xmpp NAME]`."
             }
             Cache => "How old an answer may be, and where answers are kept.",
             Images => "Pictures and redirects to pictures.",

@@ -364,19 +364,24 @@ fn ejabberd_knows_of_no_consent() {
     consent(&visit(Kind::Ejabberd), 15, item);
 }
 
-const NOBODY: &str = "✗ visibility = subscribers answers forbidden for every person\n  visibility = anyone in [access] \
-                      shows those who have accepted this identity\n";
+const CLAIM: &str = "· requester = query: req_jid is a claim that anybody can make; remote-user and signed are believed \
+                     for a reason\n";
 
 const GRANTS: &str = "\n✓ roster access: example.test grants it (XEP-0356)\n";
 
 fn without_roster_access(server: &Xmpp) {
     let other = Webpresence::new(server, Identity::Component(2));
     rewrite(&other, "visibility = anyone\n", "");
-    let expected = format!(
-        "✗ roster access: example.test does not grant it, and visibility = subscribers needs it\n  mod_privilege of \
-         Prosody and of ejabberd does: roster, get, for US\n{NOBODY}"
-    );
+    let expected = "✗ roster access: example.test does not grant it, and [viewers] is empty: nobody can prove a \
+                    subscription, and all people are forbidden\n  mod_privilege of Prosody and of ejabberd grants it: \
+                    roster, get, for US; or [viewers] can say who may see whom, or visibility = anyone in [access] that \
+                    every visitor may\n";
     assert_eq!(crosses(&other, &[]), expected);
+    other.configure(&format!("{}[viewers]\n*@{DOMAIN} = *@{DOMAIN}\n", other.configuration()));
+    let (code, report) = check(&other, &[]);
+    assert_eq!(code, WELL, "{report}");
+    let lines = "\n· roster access: example.test does not grant it; the line of [viewers] says who may see whom\n";
+    assert!(report.contains(lines) && report.ends_with(CLAIM), "{report}");
 }
 
 const GRANTED: Privilege = Privilege { to: Identity::Component(0), roster: "get", presence: "roster" };
@@ -389,7 +394,9 @@ fn roster_access_is_granted_or_not() {
     assert_eq!(code, WELL, "{report}");
     assert!(report.contains(GRANTS), "{report}");
     rewrite(&granted, "visibility = anyone\n", "");
-    assert_eq!(crosses(&granted, &[]), NOBODY);
+    let (code, report) = check(&granted, &[]);
+    assert_eq!(code, WELL, "{report}");
+    assert!(report.contains(GRANTS) && report.ends_with(CLAIM), "{report}");
     without_roster_access(&server);
 }
 
@@ -542,14 +549,53 @@ fn the_configuration_is_closed_to_the_owner_of_the_directory() {
     }
     let world = visit(Kind::Prosody);
     let installed = Webpresence::new(&world.server, newcomer(&world.server, Identity::Component));
-    let state = installed.configuration();
-    let state = state.lines().find_map(|line| line.strip_prefix("directory = ")).expect("configured");
-    chown(state, Some(4242), Some(4242)).expect("we are root");
+    chown(installed.state(), Some(4242), Some(4242)).expect("we are root");
     assert_eq!(
         crosses(&installed, &[]),
         "✗ permissions: user 4242, who owns the directory, cannot read FILE: Permission denied (os error 13)\n  give the \
          file to a group of his, with mode 0640\n"
     );
+    chown(&installed.config, Some(4242), Some(4242)).expect("we are root");
+    let key = installed.config.with_file_name("sign.key");
+    fs::write(&key, "k".repeat(32)).expect("the directory is ours");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    rewrite(&installed, "[access]\n", "[access]\nrequester = signed\nsign_key_file = sign.key\n");
+    assert_eq!(
+        crosses(&installed, &[]),
+        "✗ permissions: for user 4242, who owns the directory, FILE:9: [access] sign_key_file: cannot be read: permission \
+         denied\n  give that to a group of his, with mode 0640\n"
+    );
+}
+
+/// An account reads its own roster alone, which is no mistake: it may be there for nobody else.
+#[test]
+fn how_people_say_who_they_are() {
+    let world = visit(Kind::Prosody);
+    let installed = Webpresence::new(&world.server, newcomer(&world.server, Identity::Account));
+    let open = installed.configuration();
+    let written = |access: &str| installed.configure(&open.replace("visibility = anyone\n", access));
+    let key = installed.config.with_file_name("sign.key");
+    fs::write(&key, "k".repeat(32)).expect("the directory is ours");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let rosters = "\n· roster access: an account has that to its own alone, for US itself; everybody else is forbidden, \
+                   since [viewers] is empty\n";
+    for (access, told) in [
+        ("", CLAIM),
+        (
+            "requester = remote-user\n",
+            "· requester = remote-user: who has logged in to the web server is NAME@example.test; it counts only behind \
+             the snippets with a login\n",
+        ),
+        (
+            "requester = signed\nsign_key_file = sign.key\nsign_days = 30\n",
+            "✓ requester = signed: the key is read; a link lives 30 days at most\n",
+        ),
+    ] {
+        written(access);
+        let (code, report) = check(&installed, &[]);
+        assert_eq!(code, WELL, "{report}");
+        assert!(report.contains(rosters) && report.ends_with(told), "{report}");
+    }
 }
 
 /// As on a full disk, but that the system says something else about it.
