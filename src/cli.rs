@@ -55,7 +55,8 @@ A web server runs it as CGI or FastCGI. For people there are these commands:
   webpresence serve [--listen ADDRESS]...   answer FastCGI on a socket of its own; ADDRESS is
                                             unix:PATH[,mode=0660][,group=NAME] or HOST:PORT
   webpresence get QUERY                     the answer to a request, such as 'jid=a@example.com&type=xml'
-  webpresence probe JID...                  ask now and tell what came back, and why
+  webpresence probe [--for REQ] JID...      ask now and tell what came back, why, and who may see it; with --for
+                                            whether REQ, a JID, may
   webpresence subscribe JID...              ask people for their consent to be shown
   webpresence unsubscribe JID...            give the consent back
   webpresence listen [--for SECONDS]        hold the session, so that people can opt in from their own clients
@@ -82,7 +83,8 @@ const NO_COMMAND: &str = "which command?";
 enum Command {
     Serve(Vec<Address>),
     Get(OsString),
-    Probe(Vec<BareJid>),
+    /// And for whom.
+    Probe(Vec<BareJid>, Option<BareJid>),
     Subscribe(Vec<BareJid>, Wish),
     Listen(Option<Duration>),
     Check(Vec<BareJid>),
@@ -159,8 +161,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let config = loaded(file).and_then(as_owner).and_then(logging);
             config.and_then(|config| get::get(config, query))
         }
-        Command::Probe(jids) => {
-            configured_quietly(file).and_then(as_owner).and_then(|config| probe::probe(&config, &jids, out))
+        Command::Probe(jids, requester) => {
+            let config = configured_quietly(file).and_then(as_owner);
+            config.and_then(|config| probe::probe(&config, &jids, requester.as_ref(), out))
         }
         Command::Subscribe(jids, wish) => {
             let config = configured_quietly(file).and_then(as_owner);
@@ -200,7 +203,7 @@ pub fn nobody(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, Command), Misuse> {
     let (mut file, mut name, mut values, mut listen, mut flag) = (None, None, Vec::new(), Vec::new(), None);
-    let mut time = None;
+    let (mut time, mut requester) = (None, None);
     let mut parser = Parser::from_iter(args);
     while let Some(arg) = parser.next()? {
         match arg {
@@ -215,6 +218,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
                 let misuse = || Misuse(format!("--for {seconds}: not a number of seconds from 1 to {}", u32::MAX));
                 time = Some(Duration::from_secs(parsed.map(u32::into).ok_or_else(misuse)?));
             }
+            Arg::Long("for") if name.as_deref() == Some("probe") => requester = Some(jid(parser.value()?)?),
             Arg::Long("example") if name.as_deref() == Some("config") => flag = Some(Command::ConfigExample),
             Arg::Long("reference") if name.as_deref() == Some("config") => flag = Some(Command::ConfigReference),
             Arg::Long("help") | Arg::Short('h') => return Ok((file, Command::Help)),
@@ -228,7 +232,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
         (Some("serve"), []) => Command::Serve(listen),
         (Some("get"), [query]) => Command::Get(std::mem::take(query)),
         (Some("get"), _) => return Err(Misuse("get takes one query, such as 'jid=a@example.com&type=xml'".into())),
-        (Some("probe"), [_, ..]) => Command::Probe(jids(values)?),
+        (Some("probe"), [_, ..]) => Command::Probe(jids(values)?, requester),
         (Some("subscribe"), [_, ..]) => Command::Subscribe(jids(values)?, Wish::Subscribe),
         (Some("unsubscribe"), [_, ..]) => Command::Subscribe(jids(values)?, Wish::Unsubscribe),
         (Some("listen"), []) => Command::Listen(time),
@@ -247,11 +251,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
 }
 
 fn jids(values: Vec<OsString>) -> Result<Vec<BareJid>, Misuse> {
-    let jid = |value: OsString| {
-        let text = value.string()?;
-        BareJid::new(&text).map_err(|error| Misuse(format!("{text}: not a JID without a resource: {error}")))
-    };
     values.into_iter().map(jid).collect()
+}
+
+fn jid(value: OsString) -> Result<BareJid, Misuse> {
+    let text = value.string()?;
+    BareJid::new(&text).map_err(|error| Misuse(format!("{text}: not a JID without a resource: {error}")))
 }
 
 fn configured(file: Option<PathBuf>) -> Result<Config, Failed> {
@@ -362,7 +367,8 @@ mod tests {
         check("check", Ok((None, Command::Check(Vec::new()))));
         check("--config a.ini check bob@example.com", Ok((Some("a.ini"), Command::Check(vec![bob()]))));
         check("get jid=a@b&type=xml --config=a.ini", Ok((Some("a.ini"), Command::Get("jid=a@b&type=xml".into()))));
-        check("probe bob@example.com", Ok((None, Command::Probe(vec![bob()]))));
+        check("probe bob@example.com", Ok((None, Command::Probe(vec![bob()], None))));
+        check("probe --for bob@example.com bob@example.com", Ok((None, Command::Probe(vec![bob()], Some(bob())))));
         let both = || vec![bob(), bob()];
         check("subscribe Bob@example.com bob@example.com", Ok((None, Command::Subscribe(both(), Wish::Subscribe))));
         check("unsubscribe bob@example.com", Ok((None, Command::Subscribe(vec![bob()], Wish::Unsubscribe))));
@@ -390,6 +396,8 @@ mod tests {
         check("probe", Err("probe takes one JID or more"));
         check("unsubscribe", Err("unsubscribe takes one JID or more"));
         check("listen --for 0", Err("--for 0: not a number of seconds from 1 to 4294967295"));
+        check("get --for bob@example.com a", Err("invalid option '--for'"));
+        check("probe --for bob@example.com", Err("probe takes one JID or more"));
         check("listen all", Err("unexpected argument \"all\""));
         check("check --listen x", Err("invalid option '--listen'"));
         check("config", Err("config takes --example or --reference"));

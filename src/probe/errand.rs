@@ -17,14 +17,23 @@ use crate::presence::Picture;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    Presence(BareJid),
+    Presence(BareJid, Roster),
     Consent(BareJid),
     /// Consent is given back.
     Return(BareJid),
     /// How we stand with our own server, which this is.
     Standing(BareJid),
     /// The presence, and the picture of a person who may be shown.
-    Avatar(BareJid),
+    Avatar(BareJid, Roster),
+}
+
+/// Whether an answer is to tell who may see the person by his roster. Whoever asks decides: processes that let different
+/// people see him share one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Roster {
+    Wanted,
+    Unwanted,
 }
 
 /// What the question of the same name brought.
@@ -76,8 +85,8 @@ pub struct Errand {
 impl Question {
     pub fn jid(&self) -> &BareJid {
         match self {
-            Question::Presence(jid) | Question::Avatar(jid) | Question::Consent(jid) => jid,
-            Question::Return(jid) | Question::Standing(jid) => jid,
+            Question::Presence(jid, _) | Question::Avatar(jid, _) => jid,
+            Question::Consent(jid) | Question::Return(jid) | Question::Standing(jid) => jid,
         }
     }
 }
@@ -154,7 +163,7 @@ mod tests {
         let failed = Err(Unasked::now(Failure::StreamEnded(String::new())));
         for (known, expected) in [(Some(seen.clone()), Ok(Finding::Avatar(seen, None))), (None, failed.clone())] {
             let (reply, mut answer) = oneshot::channel();
-            let errand = Errand::new(Question::Avatar(jid.clone()), Instant::now(), Some(reply));
+            let errand = Errand::new(Question::Avatar(jid.clone(), Roster::Unwanted), Instant::now(), Some(reply));
             Errand { seen: known, ..errand }.answer(failed.clone());
             assert_eq!(answer.try_recv(), Ok(expected));
         }

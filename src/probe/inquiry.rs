@@ -10,11 +10,13 @@ use jid::BareJid;
 use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
 
+use super::errand::Roster;
 use super::stanza::{Condition, made_by_server};
 use super::watch::CLIENTS;
 use super::{Answer, Failure, Why, ns};
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, Rule, State, Texts};
+use crate::viewers::Viewers;
 
 /// How long presences may come in after everything else has, on servers that do not keep the order.
 pub const GRACE: Duration = Duration::from_millis(200);
@@ -33,7 +35,7 @@ pub enum Reply<T> {
 }
 
 impl<T> Reply<T> {
-    fn is_awaited(&self) -> bool {
+    pub fn is_awaited(&self) -> bool {
         matches!(self, Reply::Awaited)
     }
 
@@ -46,7 +48,7 @@ impl<T> Reply<T> {
     }
 
     /// Takes the outcome of an IQ, unless it was answered already.
-    fn take(&mut self, outcome: Result<T, Condition>) {
+    pub fn take(&mut self, outcome: Result<T, Condition>) {
         if self.is_awaited() {
             *self = outcome.map_or_else(Reply::Error, Reply::Result);
         }
@@ -92,6 +94,14 @@ pub enum Slot {
     Roster,
 }
 
+/// What the person's roster says.
+#[derive(Debug, PartialEq)]
+pub struct Listed {
+    pub lets_us_see: bool,
+    /// Where they were wanted.
+    pub viewers: Option<Viewers>,
+}
+
 /// What is known from elsewhere when an inquiry is judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances {
@@ -111,6 +121,8 @@ pub struct Circumstances {
 #[derive(Debug)]
 pub struct Inquiry {
     pub jid: BareJid,
+    /// Whether the answer tells who may see this person.
+    pub viewers: Roster,
     /// The target's host belongs to our own server, so "cannot be reached" means that it is not running.
     own_host: bool,
     /// The answer must be out by then.
@@ -127,8 +139,7 @@ pub struct Inquiry {
     pub home: Reply<()>,
     pub last: Reply<Last>,
     pub info: Reply<Sort>,
-    /// The result holds whether the person lets us see him.
-    pub roster: Reply<bool>,
+    pub roster: Reply<Listed>,
     /// When the last piece of evidence came in.
     heard: Option<Instant>,
     /// When the first sign of life came in.
@@ -136,9 +147,10 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    pub fn new(jid: BareJid, own_host: bool, until: Instant) -> Inquiry {
+    pub fn new(jid: BareJid, viewers: Roster, own_host: bool, until: Instant) -> Inquiry {
         Inquiry {
             jid,
+            viewers,
             own_host,
             until,
             resources: Vec::new(),
@@ -159,7 +171,7 @@ impl Inquiry {
 
     /// Nothing has been heard: the same question is put anew.
     pub fn begin_again(&mut self) {
-        *self = Inquiry::new(self.jid.clone(), self.own_host, self.until);
+        *self = Inquiry::new(self.jid.clone(), self.viewers, self.own_host, self.until);
     }
 
     /// A person has an account somewhere; everything else (component, server) is a host.
@@ -234,9 +246,31 @@ impl Inquiry {
     }
 
     /// The person's roster came back: `None` where it cannot be read.
-    pub fn listed(&mut self, lets_us_see: Option<bool>, now: Instant) {
+    pub fn listed(&mut self, listed: Option<Listed>, now: Instant) {
         self.sign(now);
-        self.roster.take(lets_us_see.ok_or(Condition::Other));
+        self.roster.take(listed.ok_or(Condition::Other));
+    }
+
+    /// Bytes that the roster takes until the answer is out.
+    pub fn roster_bytes(&self) -> usize {
+        self.viewers().map_or(0, |viewers| viewers.bytes())
+    }
+
+    /// Who may see this person, as far as that was wanted and read.
+    fn viewers(&self) -> Option<Viewers> {
+        match &self.roster {
+            Reply::Result(listed) => listed.viewers.clone(),
+            Reply::NotAsked | Reply::Awaited | Reply::Error(_) => None,
+        }
+    }
+
+    /// Whether this person lets us see him, by his roster. Prosody's silence tells it as well, and in order, so that
+    /// there the roster is read for others only.
+    fn consent_by_roster(&self, here: Circumstances) -> Option<bool> {
+        match &self.roster {
+            Reply::Result(listed) if here.kind != Some(ServerKind::Prosody) => Some(listed.lets_us_see),
+            _ => None,
+        }
     }
 
     /// An IQ of ours came back.
@@ -257,9 +291,9 @@ impl Inquiry {
         self.alive.get_or_insert(now);
     }
 
-    /// XEP-0030 was answered, which servers do only for those who have consent.
-    pub fn is_answered_by_info(&self) -> bool {
-        self.info.is_result()
+    /// XEP-0030 or XEP-0012 was answered, which servers do only for those who have consent.
+    pub fn is_answered(&self) -> bool {
+        self.info.is_result() || self.last.is_result()
     }
 
     /// Its time is over.
@@ -301,7 +335,7 @@ impl Inquiry {
             (Some(heard), Some(_)) if settled && ordered => heard,
             (Some(heard), Some(_)) if settled => heard + GRACE,
             // The pong of our own server says nothing about the target.
-            (Some(heard), Some(alive)) if self.target_spoke() => (alive + PATIENCE).max(heard + GRACE),
+            (Some(heard), Some(alive)) if self.target_spoke(here) => (alive + PATIENCE).max(heard + GRACE),
             _ => self.until,
         };
         wait.min(self.until)
@@ -309,27 +343,27 @@ impl Inquiry {
 
     /// Anything came in that only the target or its server can have sent. A host's refused probe may be the word of
     /// our own server, and is no reason to give up on the host.
-    fn target_spoke(&self) -> bool {
+    fn target_spoke(&self, here: Circumstances) -> bool {
         let presence = !self.resources.is_empty() || self.offline.is_some();
         match self.is_person() {
             // The pong alone says nothing about a person: the other answers may only be slow.
             // COMPAT: ejabberd 24 with mod_privilege answers a component nothing but this.
-            true => presence || self.error.is_some() || self.roster.is_result(),
+            true => presence || self.error.is_some() || self.consent_by_roster(here).is_some(),
             false => presence || self.ping.is_result() || self.info.is_result(),
         }
     }
 
     /// The target's server is there and has dealt with everything before the ping. A refused ping says so too: many
     /// have no XEP-0199.
-    fn server_spoke(&self) -> bool {
+    fn server_spoke(&self, here: Circumstances) -> bool {
         let pong = matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable();
-        pong || self.roster.is_result()
+        pong || self.consent_by_roster(here).is_some()
     }
 
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
         let resources = self.seen(here);
         if let Some(presence) = Presence::best(&resources, here.rule) {
-            return Ok(Answer { presence, why: Why::Present, resources, viewers: None });
+            return Ok(Answer { resources, ..self.answer(presence, Why::Present) });
         }
         if let Some(said) = &self.offline {
             let last = self.by_last_activity(here);
@@ -338,7 +372,7 @@ impl Inquiry {
             return Ok(self.answer(presence, Why::SaidOffline));
         }
         if self.unreachable() {
-            return self.not_reached();
+            return self.not_reached(here);
         }
         if self.info == Reply::Result(Sort::Service) {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
@@ -358,15 +392,15 @@ impl Inquiry {
         let offline = || Ok(self.answer(Presence::offline(Texts::default()), Why::Silence(kind)));
         match kind {
             _ if self.error.is_some() || self.info == Reply::Error(Condition::NotFound) => no(Why::NotFound),
-            _ if !self.server_spoke() => Err(Failure::Silent),
+            _ if !self.server_spoke(here) => Err(Failure::Silent),
             _ if self.pending => no(Why::Pending),
             // Openfire refuses XEP-0012 to everybody, and a probe with more than silence.
             ServerKind::Openfire if here.heeded => offline(),
             ServerKind::Openfire => Err(Failure::NotHeeded),
             _ if self.last == Reply::Error(Condition::Forbidden) => no(Why::NoConsent(kind)),
             ServerKind::Prosody => no(Why::Silence(kind)),
-            _ if self.roster == Reply::Result(false) => no(Why::NoConsent(kind)),
-            _ if self.roster == Reply::Result(true) => offline(),
+            _ if self.consent_by_roster(here) == Some(false) => no(Why::NoConsent(kind)),
+            _ if self.consent_by_roster(here) == Some(true) => offline(),
             // XEP-0030, 8: ejabberd answers it to those who have consent, and to nobody else. COMPAT: jabberd2 to all.
             ServerKind::Ejabberd if self.info == Reply::Result(Sort::Account) => offline(),
             ServerKind::Ejabberd if matches!(self.info, Reply::Error(_)) => no(Why::NoConsent(kind)),
@@ -379,13 +413,13 @@ impl Inquiry {
     fn judge_host(&self, here: Circumstances) -> Result<Answer, Failure> {
         let resources = self.seen(here);
         if let Some(presence) = Presence::best(&resources, here.rule) {
-            return Ok(Answer { presence, why: Why::Service, resources, viewers: None });
+            return Ok(Answer { resources, ..self.answer(presence, Why::Service) });
         }
         if self.ping.is_result() || self.info.is_result() {
             return Ok(self.answer(Presence::bare(State::Available), Why::Service));
         }
         if self.unreachable() {
-            return self.not_reached();
+            return self.not_reached(here);
         }
         if self.info == Reply::Error(Condition::NotFound) {
             return Ok(self.answer(Presence::bare(State::Forbidden), Why::NotFound));
@@ -401,9 +435,14 @@ impl Inquiry {
         self.error == Some(Condition::Unreachable) || iqs
     }
 
-    fn not_reached(&self) -> Result<Answer, Failure> {
+    /// Nothing runs under a name of our own server. A host is offline then, and so is a person who has consented;
+    /// anybody else looks like all others who have not, since nobody there may be told from nobody at all.
+    fn not_reached(&self, here: Circumstances) -> Result<Answer, Failure> {
         match self.own_host {
-            true => Ok(self.answer(Presence::offline(Texts::default()), Why::NotRunning)),
+            true if !self.is_person() || here.consented => {
+                Ok(self.answer(Presence::offline(Texts::default()), Why::NotRunning))
+            }
+            true => Ok(self.answer(Presence::bare(State::Forbidden), Why::NotRunning)),
             false => Err(Failure::RemoteUnreachable),
         }
     }
@@ -421,7 +460,7 @@ impl Inquiry {
     }
 
     fn answer(&self, presence: Presence, why: Why) -> Answer {
-        Answer { presence, why, resources: Vec::new(), viewers: None }
+        Answer { presence, why, resources: Vec::new(), viewers: self.viewers() }
     }
 }
 
@@ -472,6 +511,10 @@ mod tests {
         text.parse().expect("XML")
     }
 
+    fn bob() -> BareJid {
+        BareJid::new("bob@example.com").expect("a bare JID")
+    }
+
     fn texts(text: &str) -> Texts {
         let mut texts = Texts::default();
         texts.insert("", text);
@@ -502,7 +545,7 @@ mod tests {
                 NoInfo(condition) => inquiry.reply(Slot::Info, Err(condition), now),
                 Roster(lets_us_see) => {
                     inquiry.roster = Reply::Awaited;
-                    inquiry.listed(Some(lets_us_see), now);
+                    inquiry.listed(Some(Listed { lets_us_see, viewers: Some(Viewers::default()) }), now);
                 }
             }
         }
@@ -515,7 +558,7 @@ mod tests {
         let start = Instant::now();
         let until = start + Duration::from_millis(UNTIL_MS);
         let jid = BareJid::new(jid).expect("a bare JID");
-        let mut inquiry = Inquiry::new(jid, true, until);
+        let mut inquiry = Inquiry::new(jid, super::Roster::Wanted, true, until);
         (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
         match inquiry.is_person() {
             true => inquiry.last = Reply::Awaited,
@@ -582,7 +625,7 @@ mod tests {
             (Openfire, vec![Here("r", Dnd), NoLast(no), NoInfo(nothing), Pong], Dnd, "r", 0),
             (Openfire, vec![Error(no)], Forbidden, "", 0),
             (Other, vec![NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 200),
-            (Other, vec![Error(Condition::Unreachable)], Offline, "", 0),
+            (Other, vec![Error(Condition::Unreachable)], Forbidden, "", 0),
             (Other, vec![Error(Condition::NotFound), NoLast(nothing), NoInfo(nothing), Pong], Forbidden, "", 200),
         ] {
             let outcome = judge("bob@example.com", Some(kind), false, &evidence);
@@ -690,7 +733,7 @@ mod tests {
             (ServerKind::Ejabberd, query("0", ""), true, offline(None)),
         ] {
             let jid = BareJid::new("bob@example.com").expect("a bare JID");
-            let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+            let mut inquiry = Inquiry::new(jid, super::Roster::Unwanted, false, now + Duration::from_secs(5));
             (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
             inquiry.reply(Slot::Last, last.as_ref().map(Some).map_err(|condition| *condition), now);
             inquiry.reply(Slot::Ping, Ok(None), now);
@@ -721,7 +764,7 @@ mod tests {
             (Other, true, State::Dnd),
         ] {
             let jid = BareJid::new("bob@example.com").expect("a bare JID");
-            let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+            let mut inquiry = Inquiry::new(jid, super::Roster::Unwanted, false, now + Duration::from_secs(5));
             (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
             let texts = Texts::default();
             inquiry.pushed(
@@ -746,7 +789,7 @@ mod tests {
     #[test]
     fn a_receipt_for_our_request_is_nobody_offline() {
         let now = Instant::now();
-        let mut inquiry = Inquiry::new(BareJid::new("bob@example.com").expect("a bare JID"), false, now + PATIENCE);
+        let mut inquiry = Inquiry::new(bob(), super::Roster::Unwanted, false, now + PATIENCE);
         inquiry.set_pending(true);
         (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
         inquiry.unavailable("", Presence::bare(State::Offline), now);
@@ -763,7 +806,7 @@ mod tests {
     fn a_remote_server_out_of_reach_is_not_somebody_offline() {
         let now = Instant::now();
         let jid = BareJid::new("bob@remote.example").expect("a bare JID");
-        let mut inquiry = Inquiry::new(jid, false, now + Duration::from_secs(5));
+        let mut inquiry = Inquiry::new(jid, super::Roster::Unwanted, false, now + Duration::from_secs(5));
         inquiry.presence_error(Condition::Unreachable, now);
         let here = Circumstances {
             kind: None,
@@ -799,7 +842,7 @@ mod tests {
             (None, query("", "bye"), None),
             (Some(7), query("seconds='60'", ""), Some(7)),
         ] {
-            let mut inquiry = Inquiry::new(BareJid::new("bob@example.com").expect("a bare JID"), false, now + PATIENCE);
+            let mut inquiry = Inquiry::new(bob(), super::Roster::Unwanted, false, now + PATIENCE);
             (inquiry.ping, inquiry.last) = (Reply::Awaited, Reply::Awaited);
             inquiry.unavailable("", Presence { since: said, ..Presence::bare(State::Offline) }, now);
             inquiry.reply(Slot::Last, Ok(Some(&last)), now);

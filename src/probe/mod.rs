@@ -25,6 +25,7 @@ pub mod prober;
 mod race;
 mod relay;
 pub mod requests;
+pub mod roster;
 mod sasl;
 pub mod scram;
 pub mod session;

@@ -7,10 +7,13 @@ use jid::{BareJid, Jid};
 use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
 
-use super::inquiry::GRACE;
+use super::errand::Roster;
+use super::inquiry::{GRACE, PATIENCE, Reply};
+use super::stanza::Condition;
 use super::watch::CLIENTS;
 use super::{Answer, Failure, Why, ns};
 use crate::presence::{Presence, Resource, Rule, State};
+use crate::viewers::Viewers;
 
 /// How far the question about ourselves has come.
 #[derive(Debug, PartialEq)]
@@ -31,6 +34,7 @@ pub struct Own {
     us: BareJid,
     until: Instant,
     stage: Stage,
+    roster: Reply<Viewers>,
     heard: Option<Instant>,
 }
 
@@ -59,9 +63,16 @@ impl Clients {
 }
 
 impl Own {
-    /// The list is asked for.
-    pub fn listing(us: BareJid, until: Instant) -> Own {
-        Own { us, until, stage: Stage::Listing, heard: None }
+    /// The list is asked for, and our own roster where it is wanted.
+    pub fn listing(us: BareJid, roster: Roster, until: Instant) -> Own {
+        let roster = if roster == Roster::Wanted { Reply::Awaited } else { Reply::NotAsked };
+        Own { us, until, stage: Stage::Listing, roster, heard: None }
+    }
+
+    /// Our roster came, or cannot be read.
+    pub fn read(&mut self, viewers: Option<Viewers>, now: Instant) {
+        self.sign(now);
+        self.roster.take(viewers.ok_or(Condition::Other));
     }
 
     /// The list came, or an error. Returns the clients to probe, with a ping behind them.
@@ -95,6 +106,7 @@ impl Own {
     pub fn verdict(&self, clients: &Clients, rule: Rule, now: Instant) -> Result<Result<Answer, Failure>, Instant> {
         let wait = match (&self.stage, self.heard) {
             (Stage::Unlisted, _) => now,
+            (Stage::Complete, Some(heard)) if self.roster.is_awaited() => (heard + PATIENCE).min(self.until),
             (Stage::Complete, Some(heard)) => (heard + GRACE).min(self.until),
             _ => self.until,
         };
@@ -102,16 +114,19 @@ impl Own {
             return Err(wait);
         }
         match (Presence::best(&clients.there, rule), &self.stage) {
-            (Some(presence), _) => {
-                Ok(Ok(Answer { presence, why: Why::Present, resources: clients.there.clone(), viewers: None }))
-            }
+            (Some(presence), _) => Ok(Ok(self.answer(presence, Why::Present, clients.there.clone()))),
             (None, Stage::Complete) => {
                 let presence = clients.gone.clone().unwrap_or(Presence::bare(State::Offline));
-                Ok(Ok(Answer { presence, why: Why::NoOtherClient, resources: Vec::new(), viewers: None }))
+                Ok(Ok(self.answer(presence, Why::NoOtherClient, Vec::new())))
             }
             (None, Stage::Unlisted) => Ok(Err(Failure::Hidden)),
             (None, _) => Ok(Err(Failure::Silent)),
         }
+    }
+
+    fn answer(&self, presence: Presence, why: Why, resources: Vec<Resource>) -> Answer {
+        let viewers = if let Reply::Result(viewers) = &self.roster { Some(viewers.clone()) } else { None };
+        Answer { presence, why, resources, viewers }
     }
 }
 
@@ -143,7 +158,7 @@ mod tests {
     #[test]
     fn only_our_own_clients_are_probed() {
         let now = Instant::now();
-        let mut own = Own::listing(us(), now + Duration::from_secs(5));
+        let mut own = Own::listing(us(), Roster::Unwanted, now + Duration::from_secs(5));
         let list = items(&["bob@example.com/a", "bob@example.com", "eve@example.com/x", "example.com/y"]);
         let clients: Vec<_> = own.listed(Some(&list), now).iter().map(Jid::to_string).collect();
         assert_eq!(clients, ["bob@example.com/a"]);
@@ -153,7 +168,7 @@ mod tests {
     fn nobody_but_us_is_offline_and_the_pong_is_not_the_end() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
-        let (mut own, mut clients) = (Own::listing(us(), until), Clients::default());
+        let (mut own, mut clients) = (Own::listing(us(), Roster::Unwanted, until), Clients::default());
         assert_eq!(state(&own, &clients, now), Err(until));
         own.listed(Some(&items(&["bob@example.com/web"])), now);
         own.pong(now);
@@ -169,7 +184,7 @@ mod tests {
     fn a_server_that_lists_no_clients_says_nothing() {
         let now = Instant::now();
         for list in [None, Some(items(&[])), Some(items(&["bob@example.com"]))] {
-            let mut own = Own::listing(us(), now + Duration::from_secs(5));
+            let mut own = Own::listing(us(), Roster::Unwanted, now + Duration::from_secs(5));
             assert!(own.listed(list.as_ref(), now).is_empty());
             assert_eq!(state(&own, &Clients::default(), now), Ok(Err(Failure::Hidden)));
         }
@@ -179,7 +194,7 @@ mod tests {
     fn without_a_pong_nobody_is_offline() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
-        let (mut own, mut clients) = (Own::listing(us(), until), Clients::default());
+        let (mut own, mut clients) = (Own::listing(us(), Roster::Unwanted, until), Clients::default());
         own.appears();
         assert_eq!(state(&own, &clients, until), Ok(Err(Failure::Silent)));
         clients.available(client("home", State::Away));

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::backoff::{Backoff, Setback, Sort, Strictness};
 use super::choices::Choices;
 pub use super::errand::Unasked;
-use super::errand::{Attempt, Errand, Finding, Outcome, Question};
+use super::errand::{Attempt, Errand, Finding, Outcome, Question, Roster};
 use super::facts::Facts;
 use super::lease::{Lease, Place};
 use super::memory::{Fingerprint, Memory};
@@ -32,7 +32,7 @@ use super::relay::{Guest, QUESTIONS};
 use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
-use crate::config::Identity;
+use crate::config::{Identity, Visibility};
 use crate::presence::Picture;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -53,6 +53,7 @@ const WATCH: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Prober {
     errands: mpsc::Sender<Errand>,
+    visibility: Visibility,
 }
 
 /// How a prober behaves, beside what the identity says.
@@ -112,6 +113,7 @@ impl Prober {
         let (errands, inbox) = mpsc::channel(QUESTIONS);
         let place = manner.directory.as_deref().map(|directory| Place::new(directory, &identity.jid));
         let us = Fingerprint::of(&identity);
+        let visibility = identity.access.visibility;
         let strictness = if identity.is_component() { Strictness::Component } else { Strictness::Account };
         let task = Task {
             pending: Pending::new(manner.directory.as_deref()),
@@ -131,12 +133,13 @@ impl Prober {
             answered: 0,
             logged_in: false,
         };
-        (Prober { errands }, tokio::spawn(task.run()))
+        (Prober { errands, visibility }, tokio::spawn(task.run()))
     }
 
-    /// Asks for the presence of `jid`; the answer is there by `deadline`.
+    /// Asks for the presence of `jid`, and who may see him where that matters; the answer is there by `deadline`.
     pub async fn ask(&self, jid: BareJid, deadline: Instant) -> Result<Answer, Unasked> {
-        match self.put(Question::Presence(jid), deadline).await? {
+        let roster = self.roster(&jid);
+        match self.put(Question::Presence(jid, roster), deadline).await? {
             Finding::Presence(answer) => Ok(answer),
             _ => Err(Unasked::now(Failure::Busy)),
         }
@@ -148,7 +151,8 @@ impl Prober {
         jid: BareJid,
         deadline: Instant,
     ) -> Result<(Answer, Option<Picture>), Unasked> {
-        match self.put(Question::Avatar(jid), deadline).await? {
+        let roster = self.roster(&jid);
+        match self.put(Question::Avatar(jid, roster), deadline).await? {
             Finding::Avatar(answer, picture) => Ok((answer, picture)),
             _ => Err(Unasked::now(Failure::Busy)),
         }
@@ -176,6 +180,12 @@ impl Prober {
             Finding::Standing(standing) => Ok(standing),
             _ => Err(Unasked::now(Failure::Busy)),
         }
+    }
+
+    /// A host has no roster.
+    fn roster(&self, jid: &BareJid) -> Roster {
+        let is_wanted = self.visibility == Visibility::Subscribers && jid.node().is_some();
+        if is_wanted { Roster::Wanted } else { Roster::Unwanted }
     }
 
     async fn put(&self, question: Question, deadline: Instant) -> Outcome {

@@ -28,8 +28,9 @@ const GUESTS: usize = 256;
 pub const QUESTIONS: usize = 1024;
 /// The longest line of a question: an address has at most 2047 bytes.
 const QUESTION_BYTES: usize = 8 * 1024;
-/// The longest line of an answer: many resources, each with texts of many languages.
-const ANSWER_BYTES: usize = 1024 * 1024;
+/// The longest line of an answer: the longest roster (640 kB), a picture (342 kB), and many resources, each with texts of
+/// many languages.
+const ANSWER_BYTES: usize = 2 * 1024 * 1024;
 /// How long a process may stay without a question.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a question may ask us to take: far more than any configuration allows.
@@ -198,7 +199,7 @@ fn tell(lines: &mut Lines, id: u64, outcome: Outcome) -> io::Result<()> {
     lines.say(&Told { id, outcome: fit(outcome) })
 }
 
-/// An answer in a form and of a length that the other end takes.
+/// An answer in a form and of a length that the other end takes. A roster is never cut: who is missing there may not see.
 fn fit(outcome: Outcome) -> Outcome {
     let is_short = |outcome: &Outcome| serde_json::to_vec(outcome).is_ok_and(|text| text.len() + 100 < ANSWER_BYTES);
     let outcome = outcome.map_err(|unasked| Unasked { failure: unasked.failure.portable(), ..unasked });
@@ -282,7 +283,9 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::presence::{Picture, Presence, Resource, State, Texts};
+    use crate::probe::errand::Roster;
     use crate::probe::{Answer, Consent, Why};
+    use crate::viewers::{VIEWERS, Viewers};
 
     fn us(password: &str) -> Fingerprint {
         let text = format!("[xmpp]\njid = presence.example.com\npassword = {password}\n");
@@ -319,7 +322,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut relay = Relay::open(&place(directory.path()), &us("x")).expect("a socket");
         let mut guest = Guest::at(&place(directory.path()), &us("x")).await.expect("somebody listens");
-        let questions = [Question::Presence(bob()), Question::Consent(bob())];
+        let questions = [Question::Presence(bob(), Roster::Wanted), Question::Consent(bob())];
         for (id, question) in (1..).zip(&questions) {
             guest.ask(id, &Errand::new(question.clone(), within(9), None), Instant::now()).expect("little");
         }
@@ -392,7 +395,9 @@ mod tests {
         let place = Place::new(&deep, &long);
         let mut relay = Relay::open(&place, &us("x")).expect("a socket");
         let mut guest = Guest::at(&place, &us("x")).await.expect("somebody listens");
-        guest.ask(1, &Errand::new(Question::Presence(long.clone()), within(9), None), Instant::now()).expect("little");
+        guest
+            .ask(1, &Errand::new(Question::Presence(long.clone(), Roster::Wanted), within(9), None), Instant::now())
+            .expect("little");
         let serve = async { errand(&mut relay).await.answer(Err(Unasked::now(Failure::Unexpected("a resource")))) };
         let (told, ()) = tokio::join!(guest.told(), serve);
         let (_, outcome) = told.expect("an answer");
@@ -404,7 +409,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut relay = Relay::open(&place(directory.path()), &us("x")).expect("a socket");
         let mut guest = Guest::at(&place(directory.path()), &us("y")).await.expect("somebody listens");
-        guest.ask(1, &Errand::new(Question::Presence(bob()), within(9), None), Instant::now()).expect("little");
+        guest
+            .ask(1, &Errand::new(Question::Presence(bob(), Roster::Wanted), within(9), None), Instant::now())
+            .expect("little");
         let (caller, told) = (relay.next(), guest.told());
         tokio::select! {
             caller = caller => assert!(matches!(caller, Caller::Stranger)),
@@ -498,7 +505,7 @@ mod tests {
             }))
         };
         assert_eq!(fit(answer(1000, 3)), answer(1000, 3));
-        assert_eq!(fit(answer(60_000, 20)), answer(60_000, 0));
+        assert_eq!(fit(answer(60_000, 40)), answer(60_000, 0));
         assert_eq!(fit(answer(ANSWER_BYTES, 0)), Err(Unasked::now(Failure::Flood)));
     }
 
@@ -511,7 +518,7 @@ mod tests {
             Answer { presence, why: Why::Present, resources: vec![resource; resources], viewers: None }
         };
         let pictured = Ok(Finding::Avatar(answer(60_000, 0), picture.clone()));
-        assert_eq!(fit(Ok(Finding::Avatar(answer(60_000, 20), picture.clone()))), pictured);
+        assert_eq!(fit(Ok(Finding::Avatar(answer(60_000, 40), picture.clone()))), pictured);
         let text = serde_json::to_string(&pictured).expect("portable");
         assert_eq!(serde_json::from_str::<Outcome>(&text).expect("what was written"), pictured);
         assert!(text.len() < ANSWER_BYTES / 2, "{} bytes", text.len());
@@ -522,5 +529,31 @@ mod tests {
         for bad in ["\"\"", "\"AA!\"", "7"] {
             assert!(serde_json::from_str::<Picture>(bad).is_err(), "{bad}");
         }
+    }
+
+    /// Without it somebody would be refused whom the roster lets in.
+    #[test]
+    fn the_longest_roster_is_told_whole() {
+        let people: Vec<_> =
+            (0..VIEWERS).map(|n| BareJid::new(&format!("u{n}@example.com")).expect("a bare JID")).collect();
+        let viewers = Some(Viewers::of(&people));
+        let answer = |text: usize, resources: usize| {
+            let resource = there("x", &"t".repeat(text));
+            let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
+            let resources = vec![resource; resources];
+            Answer { presence, why: Why::Present, resources, viewers: viewers.clone() }
+        };
+        let picture = Picture::new(&vec![255; crate::presence::PICTURE_BYTES]);
+        let whole = Ok(Finding::Avatar(answer(10_000, 50), picture.clone()));
+        assert_eq!(fit(whole.clone()), whole, "with fifty clients and the largest picture");
+        let text = serde_json::to_string(&whole).expect("portable");
+        assert_eq!(serde_json::from_str::<Outcome>(&text).expect("what was written"), whole);
+        let clients = Ok(Finding::Presence(answer(60_000, 40)));
+        assert_eq!(fit(clients), Ok(Finding::Presence(answer(60_000, 0))), "clients give way");
+        let long = ANSWER_BYTES * 55 / 100;
+        let plain = Ok(Finding::Avatar(answer(long, 0), None));
+        assert_eq!(fit(Ok(Finding::Avatar(answer(long, 0), picture))), plain, "then the picture does");
+        let flood = Err(Unasked::now(Failure::Flood));
+        assert_eq!(fit(Ok(Finding::Presence(answer(ANSWER_BYTES * 7 / 10, 0)))), flood, "the roster never");
     }
 }

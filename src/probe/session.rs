@@ -12,6 +12,7 @@ use xmpp_parsers::minidom::Element;
 
 use super::account::Pace;
 use super::entrance::{self, Attempt, Entrance, Progress};
+use super::errand::Roster;
 use super::errands::{Address, Errands};
 use super::facts::Facts;
 use super::login::{Bindings, LoginFault, Proofs};
@@ -127,13 +128,13 @@ impl Session {
     }
 
     /// Puts a question: `id` comes back with its answer, by `until` at the latest.
-    pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
-        self.errands.ask(id, jid, until);
+    pub fn ask(&mut self, id: u64, jid: BareJid, roster: Roster, until: Instant) {
+        self.errands.ask(id, jid, roster, until);
     }
 
     /// Puts a question about somebody whom we have asked for consent, and who has not answered as far as we know.
-    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
-        self.errands.ask_pending(id, jid, until);
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, roster: Roster, until: Instant) {
+        self.errands.ask_pending(id, jid, roster, until);
     }
 
     /// Asks for consent: `id` comes back with what is known of it, by `until` at the latest.

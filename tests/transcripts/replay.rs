@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use webpresence::config::{Access, DomainPattern, Identity, Privacy, Secret, Security, ServerKind, TlsLibrary};
 use webpresence::presence::{Picture, Rule, State, Texts};
 use webpresence::probe::avatar;
+use webpresence::probe::errand::Roster;
 use webpresence::probe::facts::Facts;
 use webpresence::probe::login::Bindings;
 use webpresence::probe::session::{Session, Step};
@@ -167,14 +168,15 @@ impl Replay {
     fn put(&mut self, line: &str) {
         let words: Vec<_> = line.splitn(4, ' ').collect();
         let (id, jid, until) = (words[1].parse().expect("an id"), bare(words[2]), self.now + TIMEOUT);
+        let roster = if words.get(3) == Some(&"viewers") { Roster::Wanted } else { Roster::Unwanted };
         self.asked.push((id, until));
         match words[0] {
-            "ask" => self.session.ask(id, jid, until),
+            "ask" => self.session.ask(id, jid, roster, until),
             "ask-picture" => {
                 self.pictured.push((id, jid.clone(), None));
-                self.session.ask(id, jid, until);
+                self.session.ask(id, jid, roster, until);
             }
-            "ask-pending" => self.session.ask_pending(id, jid, until),
+            "ask-pending" => self.session.ask_pending(id, jid, roster, until),
             "unsubscribe" => self.session.unsubscribe(id, jid, until),
             _ => self.session.subscribe(id, jid, until),
         }
@@ -423,7 +425,7 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
     };
     match answer {
         Err(failure) => format!("failure {id}: {failure:?}\n"),
-        Ok(Answer { presence: p, why, resources, viewers: _ }) => {
+        Ok(Answer { presence: p, why, resources, viewers }) => {
             let since = p.since.map(|since| format!(" since {since}")).unwrap_or_default();
             let mut told = format!("answer {id}: {} {why:?}{since}\n", presence(p.state, p.priority, &p.texts));
             let mut lines: Vec<_> = resources
@@ -435,6 +437,9 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
                 .collect();
             lines.sort();
             told.push_str(&lines.concat());
+            if let Some(viewers) = viewers {
+                told.push_str(&format!("  viewers: {}\n", viewers.len()));
+            }
             told
         }
     }
@@ -484,7 +489,9 @@ fn read_identity(line: &str) -> (Identity, String, Bindings) {
             "end-point" => bindings.end_point = bytes(value),
             "verify" => identity.verify = value == "yes",
             "server" => identity.server = server(value),
-            "home" => identity.access.domains = vec![DomainPattern::Exactly(value.into())],
+            "home" => {
+                identity.access.domains = value.split(',').map(|name| DomainPattern::Exactly(name.into())).collect();
+            }
             "rule" if value == "highest-priority" => identity.rule = Rule::HighestPriority,
             "security" => {
                 identity.security = match value {

@@ -8,14 +8,15 @@ use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
 use xmpp_parsers::version::VersionResult;
 
-use super::{Errands, Sent, Topic, domain_of};
+use super::{Errands, ROSTERS_BYTES, Sent, Topic, domain_of};
 use crate::config::ServerKind;
 use crate::presence::{Presence, Resource, State};
 use crate::probe::avatar::{self, Part};
+use crate::probe::errand::Roster;
 use crate::probe::guests::Order;
-use crate::probe::inquiry::{Inquiry, Slot};
+use crate::probe::inquiry::{Inquiry, Listed, Slot};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
-use crate::probe::{Event, ns};
+use crate::probe::{Event, ns, roster};
 
 /// To whom a stanza that reached us was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,10 +75,8 @@ impl Errands {
                 }
                 self.about(&bare, |inquiry| inquiry.presence_error(condition, now));
             }
-            // Only the server itself can grant it: rosters are its own.
-            Heard::Privilege { from, roster } if from.node().is_none() && self.is_own(from.domain().as_str()) => {
-                self.facts.server_mut(from.domain().as_str()).roster = roster;
-                self.grants_rosters = roster;
+            Heard::Privilege { from, roster } if from.node().is_none() && self.is_served(from.domain().as_str()) => {
+                self.grants_rosters(from.domain().as_str(), roster);
             }
             // That session has used the same numbers.
             Heard::Reply { .. } if address == Address::Former => {}
@@ -171,17 +170,19 @@ impl Errands {
 
     fn reply(&mut self, sent: Sent, outcome: Result<Option<Element>, Condition>, now: Instant) {
         match sent.topic {
+            Topic::Slot(Slot::Roster, ids) => {
+                if outcome == Err(Condition::Forbidden) {
+                    self.may_not_read_rosters(sent.to.domain().as_str());
+                }
+                let roster = outcome.ok().flatten();
+                ids.into_iter().for_each(|id| self.roster_came(id, roster.as_ref(), now));
+            }
             Topic::Slot(slot, ids) => {
-                let roster = outcome.as_ref().ok().and_then(Option::as_ref).map(|roster| lets_see(roster, &self.us));
                 for id in ids {
-                    if slot == Slot::Roster {
-                        self.inquiries.entry(id).and_modify(|inquiry| inquiry.listed(roster, now));
-                        continue;
-                    }
                     let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
                 }
-                self.release(Inquiry::is_answered_by_info);
+                self.release(Inquiry::is_answered);
             }
             // Out of reach, it has not said what it is: it is asked again next time.
             Topic::Version if outcome == Err(Condition::Unreachable) => {}
@@ -193,6 +194,10 @@ impl Errands {
             }
             Topic::Request(id) => self.requests.pong(id, outcome == Err(Condition::Unreachable), now),
             Topic::Items(id) => self.listed(id, outcome.ok().flatten(), now),
+            Topic::OwnRoster(id) => {
+                let viewers = outcome.ok().flatten().and_then(|roster| roster::viewers(&roster, &self.us));
+                self.own.entry(id).and_modify(|own| own.read(viewers, now));
+            }
             Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
             Topic::Time(id) => self.times.told(id, outcome.ok().flatten()),
             Topic::Picture(part, id) => {
@@ -203,6 +208,18 @@ impl Errands {
             }
             Topic::Contacts => self.contacts = outcome.ok().flatten().map(contacts_who_let_us_see),
         }
+    }
+
+    /// Somebody's roster, or that it cannot be read.
+    fn roster_came(&mut self, id: u64, roster: Option<&Element>, now: Instant) {
+        let is_room = self.inquiries.values().map(Inquiry::roster_bytes).sum::<usize>() < ROSTERS_BYTES;
+        let Some(inquiry) = self.inquiries.get_mut(&id) else { return };
+        let is_wanted = inquiry.viewers == Roster::Wanted && is_room;
+        let read = |roster| Listed {
+            lets_us_see: roster::lets_see(roster, &self.us),
+            viewers: if is_wanted { roster::viewers(roster, &self.us) } else { None },
+        };
+        inquiry.listed(roster.map(read), now);
     }
 
     /// The clients of our own account are known, if the server tells: each is asked by its full address.
@@ -219,12 +236,6 @@ impl Errands {
         clients.iter().for_each(|client| self.unsent.push_str(&self.sender.probe(client)));
         self.send(domain_of(&self.us), Query::Ping, Topic::Own(id));
     }
-}
-
-/// Whether the owner of a roster lets us see him (RFC 6121, 2.1.2.5).
-fn lets_see(roster: &Element, us: &BareJid) -> bool {
-    let ours = |item: &Element| item.attr("jid").is_some_and(|jid| BareJid::new(jid).is_ok_and(|jid| jid == *us));
-    roster.children().any(|item| ours(item) && matches!(item.attr("subscription"), Some("from" | "both")))
 }
 
 /// The people of an account's own roster whom it may see (RFC 6121, 2.1.2.5).

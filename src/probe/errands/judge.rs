@@ -38,6 +38,9 @@ impl Errands {
             self.sent.retain(|_, sent| !sent.topic.forget(*id));
             // A server that has not said in time what it is will be asked again.
             let domain = domain_of(&inquiry.jid);
+            if inquiry.roster.is_awaited() {
+                self.may_not_read_rosters(domain.as_str());
+            }
             let overdue = inquiry.is_overdue(now);
             self.sent.retain(|_, sent| !(overdue && sent.to == domain && matches!(sent.topic, Topic::Version)));
             match answer {

@@ -17,6 +17,7 @@ use echo::Echo;
 pub use hear::Address;
 
 use super::avatar::{self, AVATAR_BYTES, AVATAR_STANZA_LIMIT, Avatars, Part};
+use super::errand::Roster;
 use super::facts::Facts;
 use super::guests::Guests;
 use super::inquiry::{Inquiry, Reply, Slot};
@@ -27,13 +28,15 @@ use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESEN
 use super::stream::STANZA_LIMIT;
 use super::watch::Watch;
 use super::{Clock, Event};
-use crate::config::{Identity, ServerKind, Visibility};
+use crate::config::{DomainPattern, Identity, ServerKind, Visibility};
 use crate::presence::Rule;
 
 /// Bytes that each question may bring in.
 pub const QUESTION_BYTES: usize = 64 * 1024;
 /// Bytes of a stanza while a roster is awaited.
 pub const ROSTER_STANZA_LIMIT: usize = 2 * 1024 * 1024;
+/// Bytes of the rosters whose questions are still open. What comes beyond it is not read.
+const ROSTERS_BYTES: usize = 16 * 1024 * 1024;
 
 /// What people read who are asked for their consent: who will see what.
 fn request(visibility: Visibility) -> &'static str {
@@ -66,6 +69,8 @@ enum Topic {
     Request(u64),
     /// Which clients of our own account are connected.
     Items(u64),
+    /// Who may see our own account.
+    OwnRoster(u64),
     /// The end of the question about ourselves.
     Own(u64),
     /// An account's own contacts.
@@ -86,6 +91,7 @@ pub struct Errands {
     request: &'static str,
     /// Our own server.
     home: BareJid,
+    served: Vec<DomainPattern>,
     /// An account's own server, which must not be probed: Openfire drops the client that does.
     spared: Option<BareJid>,
     configured: Option<ServerKind>,
@@ -109,8 +115,8 @@ pub struct Errands {
     clients: Clients,
     requests: Requests,
     times: Times,
-    /// XEP-0356, in this session.
-    grants_rosters: bool,
+    /// The domains that let us read rosters (XEP-0356), as far as this session has heard.
+    granted: HashSet<String>,
     avatars: Avatars,
     /// People whom we asked back without waiting for an answer.
     asked_back: HashSet<BareJid>,
@@ -138,6 +144,7 @@ impl Errands {
             rule: identity.rule,
             request: request(identity.access.visibility),
             home: identity.home(),
+            served: identity.access.domains.clone(),
             spared: (!identity.is_component()).then(|| domain_of(&identity.jid)),
             configured: identity.server,
             visible: identity.visible,
@@ -154,7 +161,7 @@ impl Errands {
             clients: Clients::default(),
             requests: Requests::default(),
             times: Times::default(),
-            grants_rosters: false,
+            granted: HashSet::new(),
             avatars: Avatars::default(),
             asked_back: HashSet::new(),
             guests: Guests::of(identity),
@@ -183,30 +190,33 @@ impl Errands {
         self.bound = jid;
     }
 
-    pub fn ask_pending(&mut self, id: u64, jid: BareJid, until: Instant) {
+    pub fn ask_pending(&mut self, id: u64, jid: BareJid, roster: Roster, until: Instant) {
         self.pending.insert(id);
-        self.ask(id, jid, until);
+        self.ask(id, jid, roster, until);
     }
 
-    pub fn ask(&mut self, id: u64, jid: BareJid, until: Instant) {
+    pub fn ask(&mut self, id: u64, jid: BareJid, roster: Roster, until: Instant) {
         self.allowance += QUESTION_BYTES;
         if jid == self.us && jid.node().is_some() {
-            self.ask_ourselves(id, until);
+            self.ask_ourselves(id, roster, until);
             return;
         }
         // Where our server cannot reach itself, it does not serve the domain: nobody there is known to be offline.
         let hosted = jid.domain() != self.home.domain() && self.is_own(jid.domain().as_str());
-        self.inquiries.insert(id, Inquiry::new(jid, hosted, until));
+        self.inquiries.insert(id, Inquiry::new(jid, roster, hosted, until));
         self.fresh.push(id);
     }
 
-    fn ask_ourselves(&mut self, id: u64, until: Instant) {
+    fn ask_ourselves(&mut self, id: u64, roster: Roster, until: Instant) {
         if !self.appeared && self.own.is_empty() {
             // Nobody has told what became of those that showed themselves before.
             self.clients = Clients::default();
         }
-        self.own.insert(id, Own::listing(self.us.clone(), until));
+        self.own.insert(id, Own::listing(self.us.clone(), roster, until));
         self.send(self.us.clone(), Query::Items, Topic::Items(id));
+        if roster == Roster::Wanted {
+            self.send(self.us.clone(), Query::Roster, Topic::OwnRoster(id));
+        }
     }
 
     /// Makes an account visible: its contacts' presences come in.
@@ -262,7 +272,7 @@ impl Errands {
 
     /// What was asked about it, as far as it is known or no longer waited for.
     pub fn standings(&mut self, now: Instant) -> Vec<(u64, Standing)> {
-        let (grants_rosters, seen) = (self.grants_rosters, self.facts.seen(now));
+        let (grants_rosters, seen) = (self.granted.contains(self.home.as_str()), self.facts.seen(now));
         let settled = self.times.settled(now).into_iter();
         settled.map(|(id, time_s)| (id, Standing { time_s, grants_rosters, seen })).collect()
     }
@@ -419,7 +429,12 @@ impl Errands {
         if self.spared.as_ref() != Some(jid) {
             out.push_str(&self.sender.probe(&jid.clone().into()));
         }
-        if jid.node().is_some() && self.may_read_rosters(jid.domain().as_str()) {
+        self.write_queries(id, jid, out);
+    }
+
+    /// What goes with the probe.
+    fn write_queries(&mut self, id: u64, jid: &BareJid, out: &mut String) {
+        if self.inquiries.get(&id).is_some_and(|inquiry| self.reads_roster(inquiry)) {
             self.query(jid.clone(), Query::Roster, Topic::Slot(Slot::Roster, vec![id]), out);
         }
         if jid.node().is_some() {
@@ -429,11 +444,12 @@ impl Errands {
     }
 
     /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
-    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes.
+    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes. All else is as
+    /// for everybody, so that nobody can tell by the time whose request is out.
     fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
         self.pending.insert(id);
         self.inquiries.entry(id).and_modify(|inquiry| inquiry.set_pending(true));
-        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+        self.write_queries(id, jid, out);
     }
 
     /// Our request for consent is out, from before or in this session, and the server may be one that deletes it.
@@ -446,9 +462,40 @@ impl Errands {
         self.requests.is_out(jid) || self.asked_back.contains(jid)
     }
 
-    /// XEP-0356 was granted there, and tells more than the server's silence does.
-    fn may_read_rosters(&self, domain: &str) -> bool {
-        self.spared.is_none() && self.facts.server(domain).roster && self.kind(domain) != Some(ServerKind::Prosody)
+    /// XEP-0356 was granted there, and the roster is wanted for others or tells more than the server's silence does.
+    fn reads_roster(&self, inquiry: &Inquiry) -> bool {
+        let domain = inquiry.jid.domain().as_str();
+        let is_needed = inquiry.viewers == Roster::Wanted || self.kind(domain) != Some(ServerKind::Prosody);
+        let is_granted = inquiry.is_person() && self.spared.is_none() && self.facts.server(domain).roster;
+        is_granted && is_needed && inquiry.roster == Reply::NotAsked
+    }
+
+    /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
+    fn grants_rosters(&mut self, domain: &str, roster: bool) {
+        self.facts.server_mut(domain).roster = roster;
+        if !roster {
+            self.granted.remove(domain);
+            return;
+        }
+        self.granted.insert(domain.to_owned());
+        // What is out already went without, since nobody knew.
+        let is_wanting = |id: &u64, inquiry: &Inquiry| {
+            let is_out = inquiry.jid.domain().as_str() == domain && !self.fresh.contains(id);
+            is_out && inquiry.viewers == Roster::Wanted && self.reads_roster(inquiry)
+        };
+        let wanting = self.inquiries.iter().filter(|(id, inquiry)| is_wanting(id, inquiry));
+        let mut wanting: Vec<_> = wanting.map(|(id, inquiry)| (*id, inquiry.jid.clone())).collect();
+        wanting.sort_by_key(|(id, _)| *id);
+        for (id, jid) in wanting {
+            self.send(jid, Query::Roster, Topic::Slot(Slot::Roster, vec![id]));
+        }
+    }
+
+    /// A roster that was not read although an earlier session was told that it may be.
+    fn may_not_read_rosters(&mut self, domain: &str) {
+        if !self.granted.contains(domain) && self.facts.server(domain).roster {
+            self.facts.server_mut(domain).roster = false;
+        }
     }
 
     /// Puts questions again that may be asked by a probe after all.
@@ -515,6 +562,11 @@ impl Errands {
         configured.or_else(|| self.facts.server(domain).kind)
     }
 
+    /// Whom this identity speaks for: our own server, and what the configuration adds.
+    fn is_served(&self, domain: &str) -> bool {
+        self.is_own(domain) || self.served.iter().any(|pattern| pattern.holds(domain))
+    }
+
     fn is_own(&self, domain: &str) -> bool {
         let home = self.home.as_str();
         domain == home || domain.strip_suffix(home).is_some_and(|rest| rest.ends_with('.'))
@@ -530,9 +582,8 @@ impl Topic {
                 ids.is_empty()
             }
             Topic::Picture(_, other) => *other == id,
-            Topic::Version | Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Contacts | Topic::Time(_) => {
-                false
-            }
+            Topic::Version | Topic::Request(_) | Topic::Time(_) => false,
+            Topic::Items(_) | Topic::OwnRoster(_) | Topic::Own(_) | Topic::Contacts => false,
         }
     }
 
@@ -540,7 +591,7 @@ impl Topic {
     fn limit(&self) -> usize {
         match self {
             Topic::Picture(..) => AVATAR_STANZA_LIMIT,
-            Topic::Contacts | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
+            Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
             Topic::Slot(..) | Topic::Version | Topic::Time(_) => STANZA_LIMIT,
             Topic::Request(_) | Topic::Items(_) | Topic::Own(_) => STANZA_LIMIT,
         }

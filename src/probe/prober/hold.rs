@@ -13,7 +13,7 @@ use super::{MARGIN, Opening, POLL, Proof, Task, before};
 use crate::config::ServerKind;
 use crate::presence::State;
 use crate::probe::avatar;
-use crate::probe::errand::{Attempt, Errand, Finding, Question, Unasked};
+use crate::probe::errand::{Attempt, Errand, Finding, Question, Roster, Unasked};
 use crate::probe::lease::Lease;
 use crate::probe::relay::{Caller, QUESTIONS, Relay, Trace};
 use crate::probe::session::Session;
@@ -272,7 +272,7 @@ impl Task {
 
     /// Asks our own server about itself; its answer is for nobody.
     fn knock(&mut self, now: Instant) {
-        let question = Question::Presence(self.identity.home());
+        let question = Question::Presence(self.identity.home(), Roster::Unwanted);
         self.take(Errand::new(question, now + self.identity.timeout, None));
     }
 
@@ -308,13 +308,15 @@ impl Task {
             errand.put_at = Some(Instant::now());
             let until = before(errand.deadline);
             match errand.question.clone() {
-                Question::Presence(jid) | Question::Avatar(jid) if self.pending.is_out(us, &jid) => {
-                    session.ask_pending(*id, jid, until);
+                Question::Presence(jid, roster) | Question::Avatar(jid, roster) if self.pending.is_out(us, &jid) => {
+                    session.ask_pending(*id, jid, roster, until);
                 }
-                Question::Presence(jid) | Question::Avatar(jid) => session.ask(*id, jid, until),
+                Question::Presence(jid, roster) | Question::Avatar(jid, roster) => {
+                    session.ask(*id, jid, roster, until);
+                }
                 // His answer to the request that is out is the check.
                 Question::Consent(jid) if self.pending.was_asked_within(us, &jid, PATIENCE_WITH_PEOPLE, wall) => {
-                    session.ask_pending(*id, jid, until);
+                    session.ask_pending(*id, jid, Roster::Unwanted, until);
                 }
                 Question::Return(jid) => session.unsubscribe(*id, jid, until),
                 Question::Standing(_) => session.errands().ask_standing(*id, until),
@@ -344,13 +346,13 @@ impl Task {
                 self.pending.settle(&self.identity.jid, errand.question.jid());
             }
             let finding = match errand.question {
-                Question::Presence(_) => {
+                Question::Presence(..) => {
                     answer.map(|answer| self.chosen(errand.question.jid(), answer)).map(Finding::Presence)
                 }
                 Question::Consent(_) | Question::Return(_) | Question::Standing(_) => {
                     answer.map(|answer| Finding::Consent(consent_by(&answer)))
                 }
-                Question::Avatar(ref jid) => match answer.map(|answer| self.chosen(jid, answer)) {
+                Question::Avatar(ref jid, _) => match answer.map(|answer| self.chosen(jid, answer)) {
                     Ok(answer) if self.may_fetch_picture(jid, &answer) => {
                         talk.session.fetch_picture(id, jid.clone(), before(errand.deadline));
                         errand.seen = Some(answer);
