@@ -1,19 +1,17 @@
-//! The sections `[xmpp]` and `[access]` → the identities that ask, with the rules between their keys: which password,
-//! what may go unencrypted, how long a session stays, whose presence may be asked for.
+//! The sections `[xmpp]` → the identities that ask, with the rules between their keys: which password, what may go
+//! unencrypted, how long a session stays. Whom an identity may show to whom is for `permission`.
 
 use std::time::Duration;
 
 use jid::BareJid;
 
 use super::keys::{Key, Kind, Section, key};
+use super::permission::Permission;
 use super::problem::Fault;
 use super::reader::{Claimed, Given, Reader, Reported};
 use super::sections::{Block, Sections};
 use super::values;
-use super::{
-    Access, CacheSettings, ClientCertificate, DomainPattern, Host, Identity, Privacy, Secret, Security, ServerKind,
-    Shown, TlsLibrary, Visibility,
-};
+use super::{Access, CacheSettings, ClientCertificate, Host, Identity, Secret, Security, ServerKind, TlsLibrary};
 use crate::presence::Rule;
 
 /// The default of `linger`, in seconds.
@@ -38,21 +36,21 @@ impl Reader {
         }
         let mut identities = Vec::new();
         for block in &xmpp {
-            let access = read.take(Section::Access, &block.name);
-            let privacy = read.take(Section::Privacy, &block.name);
-            identities.extend(self.identity(block, &access, &privacy, cache));
+            let theirs = Permission::take(read, &block.name);
+            identities.extend(self.identity(block, &theirs, cache));
         }
-        for orphan in read.blocks.iter().filter(|block| matches!(block.section, Section::Access | Section::Privacy)) {
+        for orphan in read.blocks.iter().filter(|block| block.section.is_per_identity()) {
             self.report.add(orphan.line, &orphan.header(), "", Fault::NoSuchIdentity);
             match orphan.section {
-                Section::Access => drop(self.access(orphan, None)),
-                _ => drop(self.privacy(orphan)),
+                Section::Viewers => drop(self.viewers(orphan)),
+                Section::Privacy => drop(self.privacy(orphan)),
+                _ => drop(self.access(orphan, None)),
             }
         }
         identities
     }
 
-    fn identity(&mut self, xmpp: &Block, access: &Block, privacy: &Block, cache: &CacheSettings) -> Option<Identity> {
+    fn identity(&mut self, xmpp: &Block, theirs: &Permission, cache: &CacheSettings) -> Option<Identity> {
         let jid = self.jid(xmpp);
         let client_certificate = self.client_certificate(xmpp);
         let password = self.password(xmpp, &client_certificate);
@@ -68,8 +66,9 @@ impl Reader {
         let visible = self.or_default(xmpp, const { key(Section::Xmpp, "visible") }, values::yes_no);
         let accept = self.value(xmpp, const { key(Section::Xmpp, "accept_subscriptions") }, values::yes_no);
         let tls = self.tls(xmpp);
-        let access = self.access(access, jid.as_ref());
-        let privacy = self.privacy(privacy);
+        let viewers = self.viewers(&theirs.viewers);
+        let access = Access { viewers, ..self.access(&theirs.access, jid.as_ref()) };
+        let privacy = self.privacy(&theirs.privacy);
 
         let jid = jid?;
         let is_component = jid.node().is_none();
@@ -272,33 +271,6 @@ impl Reader {
             Ok(None) | Err(Reported) => Some(Duration::from_secs(by_default)),
         }
     }
-
-    fn privacy(&mut self, privacy: &Block) -> Privacy {
-        let since = self.or_default(privacy, const { key(Section::Privacy, "show_since") }, values::yes_no);
-        let avatar = self.or_default(privacy, const { key(Section::Privacy, "show_avatar") }, values::yes_no);
-        let all = Shown { since, avatar, ..Shown::default() };
-        Privacy { all, rules: Vec::new() }
-    }
-
-    fn access(&mut self, access: &Block, jid: Option<&BareJid>) -> Access {
-        const DOMAINS: &Key = key(Section::Access, "domains");
-        let visibility = match self.choice_or_default(access, const { key(Section::Access, "visibility") }) {
-            "anyone" => Visibility::Anyone,
-            _ => Visibility::Subscribers,
-        };
-        let domains = match (self.value(access, DOMAINS, values::domains), jid) {
-            (Ok(Some(domains)), _) => domains,
-            (Ok(None), Some(jid)) => match home_domain(jid) {
-                Some(home) => vec![DomainPattern::Exactly(home.to_owned()), DomainPattern::Below(home.to_owned())],
-                None => {
-                    self.problem(access, DOMAINS, Fault::Missing { allowed: DOMAINS.kind.to_string() });
-                    Vec::new()
-                }
-            },
-            (_, _) => Vec::new(),
-        };
-        Access { visibility, unknown_per_minute: 60, unknown_per_minute_all: 600, ..Access::open(domains) }
-    }
 }
 
 fn server_kind(word: &str) -> Option<ServerKind> {
@@ -309,10 +281,4 @@ fn server_kind(word: &str) -> Option<ServerKind> {
         "other" => Some(ServerKind::Other),
         _ => None,
     }
-}
-
-/// An account's own domain; for a component what follows its first dot, where there is a dot.
-fn home_domain(jid: &BareJid) -> Option<&str> {
-    let domain = jid.domain().as_str();
-    if jid.node().is_some() { Some(domain) } else { domain.split_once('.').map(|(_, rest)| rest) }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::TlsLibrary;
 use Absent::{Otherwise, Required, Value};
-use Section::{Access, Cache, Images, Log, Privacy, Text, Xmpp};
+use Section::{Access, Cache, Images, Log, Privacy, Text, Viewers, Xmpp};
 
 /// Every key there is, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -149,7 +149,27 @@ pub const KEYS: &[Key] = &[
         "visibility",
         Kind::Choice(&["subscribers", "anyone"]),
         Value("subscribers"),
-        "Who may see people who have agreed: anyone is every visitor. subscribers, for those who have a subscription to the person, answers forbidden for everybody as long as there is no way to prove one.",
+        "Who may see people who have agreed: anyone is every visitor. subscribers is who is in the person's roster with \
+         a subscription to him. The roster is read where the server grants that (XEP-0356), and is the identity's own \
+         where the person is the identity itself; where there is neither, [viewers] says who may.",
+    ),
+    row(
+        Access,
+        "requester",
+        Kind::Choice(&["query", "remote-user", "signed"]),
+        Value("query"),
+        "How it is known who asks. query believes req_jid, as the original does: a claim that anybody can make. \
+         remote-user believes the web server's own login, where the snippet with a login is included; a TCP listener \
+         is refused then, since whoever reaches it could send any name. signed believes the links that webpresence \
+         sign makes.",
+    ),
+    row(
+        Access,
+        "requester_domain",
+        Kind::Domain,
+        Otherwise { says: "the first plain name of domains", sample: "example.com" },
+        "With requester = remote-user: the domain that completes a bare login name. A login name that has a domain \
+         counts only with this one.",
     ),
     row(
         Access,
@@ -161,6 +181,99 @@ pub const KEYS: &[Key] = &[
         },
         "Whose presence may be asked for: names, and *.name for everything below one. The first plain name is home.",
     ),
+    row(
+        Access,
+        "allow",
+        Kind::Patterns,
+        Otherwise { says: "everybody of the domains", sample: "*@example.com" },
+        "Who of the domains may be asked for.",
+    ),
+    row(
+        Access,
+        "deny",
+        Kind::Patterns,
+        Otherwise { says: "nobody", sample: "ceo@example.com" },
+        "Who may not be asked for, whatever allow says.",
+    ),
+    row(
+        Access,
+        "unknown_per_minute",
+        Kind::Number { min: 0, max: 1_000_000, unit: "" },
+        Value("60"),
+        "How many different people a client may ask for in a minute who are not known to be visible to it, so that \
+         guessing addresses is useless. A client is an IPv4 address, or an IPv6 network of 64 bits. Over it the answer \
+         is unknown. 0 is no limit.",
+    ),
+    row(
+        Access,
+        "unknown_per_minute_all",
+        Kind::Number { min: 0, max: 1_000_000, unit: "" },
+        Value("600"),
+        "The same for all clients together. 0 is no limit.",
+    ),
+    row(
+        Access,
+        "referers",
+        Kind::Hosts,
+        Otherwise { says: "any", sample: "www.example.com" },
+        "The hosts whose pages may show an answer, against hot-linking: on others it is forbidden. Browsers that do \
+         not name the page are answered in any case.",
+    ),
+    row(
+        Access,
+        "cors",
+        Kind::Origins,
+        Otherwise {
+            says: "any where visibility = anyone and no login is involved, else none",
+            sample: "https://www.example.com",
+        },
+        "The origins whose scripts may read every answer. With requester = remote-user no other site may ask at all.",
+    ),
+    row(
+        Access,
+        "sign_key_file",
+        Kind::File,
+        Otherwise { says: "none", sample: "sign.key" },
+        "With requester = signed: a file that holds nothing but the key of signed links, one line of at least 32 bytes \
+         (openssl rand -hex 32), which only its owner and group may be allowed to read. One line end at its end is not \
+         part of it.",
+    ),
+    row(
+        Access,
+        "sign_key_file_old",
+        Kind::File,
+        Otherwise { says: "none", sample: "sign.old.key" },
+        "The key before that one, whose links still count. Nothing is signed with it.",
+    ),
+    row(
+        Access,
+        "sign_days",
+        Kind::Number { min: 1, max: 3650, unit: " days" },
+        Value("365"),
+        "The longest life of a signed link.",
+    ),
+    row(
+        Viewers,
+        "PATTERN",
+        Kind::Viewers,
+        Otherwise { says: "nobody", sample: "bob@example.com, *@corp.example.com" },
+        "Who may see the people on the left. All lines that fit somebody count.",
+    ),
+    row(
+        Viewers,
+        "@GROUP",
+        Kind::Members,
+        Otherwise { says: "no groups", sample: "carol@example.com, dave@example.com" },
+        "A name for several viewers. Its line may stand before or behind those that use it; a group holds no other one.",
+    ),
+    row(
+        Privacy,
+        "show_text",
+        Kind::YesNo,
+        Value("yes"),
+        "Whether the status text is told that somebody has written. Without it everybody has the word of his state.",
+    ),
+    row(Privacy, "show_priority", Kind::YesNo, Value("yes"), "Whether type=xml and type=json tell the priority."),
     row(
         Privacy,
         "show_since",
@@ -175,6 +288,20 @@ pub const KEYS: &[Key] = &[
         Value("yes"),
         "Whether type=avatar shows the picture that somebody has published. Without it everybody has the icon of his \
          state.",
+    ),
+    row(
+        Privacy,
+        "coarse",
+        Kind::YesNo,
+        Value("no"),
+        "Whether only this is told: somebody is there, or not. Nothing of away, busy or free for chat.",
+    ),
+    row(
+        Privacy,
+        "PATTERN",
+        Kind::Changes,
+        Otherwise { says: "as above", sample: "show_text:no, coarse:yes" },
+        "What differs for those on the left. Where several lines fit somebody, a later one wins.",
     ),
     row(
         Cache,
@@ -274,6 +401,26 @@ impl Key {
     pub fn takes_language(&self) -> bool {
         self.kind == Kind::Word
     }
+
+    /// Where the admin himself chooses what stands on the left: what is allowed there, and an example.
+    pub fn left(&self) -> Option<(&'static str, &'static str)> {
+        match self.kind {
+            Kind::Viewers => Some(("name@domain, *@domain, *@*.domain", "alice@example.com")),
+            Kind::Members => Some(("@group", "@team")),
+            Kind::Changes => Some(("name@domain, *@domain, *@*.domain, host.domain, *.domain", "alice@example.com")),
+            _ => None,
+        }
+    }
+
+    /// What may stand on the left, as an error says it.
+    pub fn allowed_left(&self) -> &'static str {
+        self.left().map_or(self.name, |(allowed, _)| allowed)
+    }
+
+    /// What stands on the left in an example.
+    pub fn sample_left(&self) -> &'static str {
+        self.left().map_or(self.name, |(_, sample)| sample)
+    }
 }
 
 /// A section of the file.
@@ -281,6 +428,7 @@ impl Key {
 pub enum Section {
     Xmpp,
     Access,
+    Viewers,
     Privacy,
     Cache,
     Images,
@@ -289,12 +437,13 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 7] = [Xmpp, Access, Privacy, Cache, Images, Text, Log];
+    pub const ALL: [Section; 8] = [Xmpp, Access, Viewers, Privacy, Cache, Images, Text, Log];
 
     pub fn name(self) -> &'static str {
         match self {
             Xmpp => "xmpp",
             Access => "access",
+            Viewers => "viewers",
             Privacy => "privacy",
             Cache => "cache",
             Images => "images",
@@ -305,7 +454,7 @@ impl Section {
 
     /// True where `[section NAME]` may stand for a further identity.
     pub fn is_per_identity(self) -> bool {
-        matches!(self, Xmpp | Access | Privacy)
+        matches!(self, Xmpp | Access | Viewers | Privacy)
     }
 
     /// One sentence for the reference.
@@ -313,7 +462,15 @@ impl Section {
         match self {
             Xmpp => "The identity that asks. A further one is a section `[xmpp NAME]`.",
             Access => "Whose presence is told to whom. `[access NAME]` belongs to `[xmpp NAME]`.",
-            Privacy => "How much is told about people. `[privacy NAME]` belongs to `[xmpp NAME]`.",
+            Viewers => {
+                "Who may see whom where `visibility = subscribers` and no roster can be read. The people on the left are \
+                 `name@domain`, `*@domain` or `*@*.domain` (everything below it). `[viewers NAME]` belongs to \
+                 `[xmpp NAME]`."
+            }
+            Privacy => {
+                "How much is told about people, for all and for those who differ. PATTERN is as in `[viewers]`, or a \
+                 host. `[privacy NAME]` belongs to `[xmpp NAME]`."
+            }
             Cache => "How old an answer may be, and where answers are kept.",
             Images => "Pictures and redirects to pictures.",
             Text => "The words for the states, for all languages; `unavailable.de` is for one.",
@@ -336,6 +493,16 @@ pub enum Kind {
     Host,
     Hosts,
     Domains,
+    Domain,
+    /// People and hosts.
+    Patterns,
+    /// People and groups.
+    Viewers,
+    /// People.
+    Members,
+    /// Keys of `[privacy]` with what applies instead.
+    Changes,
+    Origins,
     Choice(&'static [&'static str]),
     YesNo,
     /// A whole number; the unit starts with its space, or is empty.
@@ -367,6 +534,21 @@ impl fmt::Display for Kind {
             Kind::Host => f.write_str("a host name, an IP address, or unix:/PATH"),
             Kind::Hosts => f.write_str("host names or IP addresses, separated by commas or spaces"),
             Kind::Domains => f.write_str("names and *.name, separated by commas or spaces, at least one plain name"),
+            Kind::Domain => f.write_str("a domain"),
+            Kind::Patterns => f.write_str(
+                "name@domain, *@domain, *@*.domain for people, domain, *.domain for hosts, separated by commas or spaces",
+            ),
+            Kind::Viewers => {
+                f.write_str("name@domain, *@domain, *@*.domain, @group, separated by commas or spaces")
+            }
+            Kind::Members => f.write_str("name@domain, *@domain, *@*.domain, separated by commas or spaces"),
+            Kind::Changes => f.write_str(
+                "show_text, show_priority, show_since, show_avatar, coarse, each once at most and with :yes or :no, \
+                 separated by commas or spaces",
+            ),
+            Kind::Origins => {
+                f.write_str("http:// or https://, a host, perhaps :PORT, and no more; separated by commas or spaces")
+            }
             Kind::Choice(words) => f.write_str(&words.join(", ")),
             Kind::YesNo => f.write_str("yes, no"),
             Kind::Number { min, max, unit } => write!(f, "{min} to {max}{unit}"),

@@ -1,5 +1,5 @@
-//! Finds the configuration's file, reads it, and looks at the files it names: existence, permissions, the password in
-//! a file of its own. With `directory` the only part of the configuration that touches the machine. What the text
+//! Finds the configuration's file, reads it, and looks at the files it names: existence, permissions, passwords and
+//! keys in files of their own. With `directory` the only part of the configuration that touches the machine. What the text
 //! means is decided by `parse`.
 
 use std::env;
@@ -15,12 +15,14 @@ use super::parse::{Draft, OWN_FOLDER, TEMPORARY, draft};
 use super::problem::{Errors, Fault, Report};
 use super::reader::{Claim, Claimed};
 use super::values::is_temporary;
-use super::{Config, Secret};
+use super::{Config, Requester, Secret};
 
 /// The largest configuration.
 const FILE_BYTES: u64 = 256 * 1024;
-/// The largest file with a password.
-const PASSWORD_BYTES: u64 = 4 * 1024;
+/// The shortest key of signed links: as long as what HMAC-SHA-256 makes (RFC 2104, 3).
+const SIGNING_KEY_BYTES: usize = 32;
+/// The largest file with a password or a key.
+const SECRET_BYTES: u64 = 4 * 1024;
 const NAME: &str = "webpresence.ini";
 
 /// What the process knows of where it runs. Tests make their own.
@@ -147,7 +149,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
-/// Looks at everything that the text claims of the machine, and fetches the passwords.
+/// Looks at everything that the text claims of the machine, and fetches the secrets.
 fn check_files(draft: &mut Draft, mode: u32) {
     if let Some((line, section)) = &draft.password
         && is_world_readable(mode)
@@ -156,7 +158,10 @@ fn check_files(draft: &mut Draft, mode: u32) {
     }
     for claim in &draft.claims {
         let checked = match claim.what {
-            Claimed::Password => password(&claim.path).map(|secret| give(&mut draft.config, claim, secret)),
+            Claimed::Password => secret(&claim.path).map(|text| give(&mut draft.config, claim, text)),
+            Claimed::SigningKey | Claimed::OldSigningKey => {
+                signing_key(&claim.path).map(|text| give(&mut draft.config, claim, text))
+            }
             Claimed::PrivateKey => private_key(&claim.path),
             Claimed::Readable => readable(&claim.path),
             Claimed::Folder => folder(&claim.path),
@@ -172,15 +177,31 @@ fn is_world_readable(mode: u32) -> bool {
     mode & 0o004 != 0
 }
 
-fn give(config: &mut Config, claim: &Claim, secret: Secret) {
-    let name = claim.section.strip_prefix("xmpp").unwrap_or_default().trim_start();
-    for identity in config.identities.iter_mut().filter(|identity| identity.name == name) {
-        identity.password = secret.clone();
+/// Puts a secret where it belongs.
+fn give(config: &mut Config, claim: &Claim, text: String) {
+    let name = claim.section.split_once(' ').map_or("", |(_, name)| name);
+    let Some(identity) = config.identities.iter_mut().find(|identity| identity.name == name) else { return };
+    let secret = Secret::new(text);
+    match (claim.what, &mut identity.access.requester) {
+        (Claimed::Password, _) => identity.password = secret,
+        (Claimed::SigningKey, Requester::Signed(keys)) => keys.current = secret,
+        (Claimed::OldSigningKey, Requester::Signed(keys)) => keys.old = Some(secret),
+        _ => {}
     }
 }
 
-fn password(path: &Path) -> Result<Secret, Fault> {
-    let (bytes, mode) = read_up_to(path, PASSWORD_BYTES)?;
+fn signing_key(path: &Path) -> Result<String, Fault> {
+    let key = secret(path)?;
+    if key.len() < SIGNING_KEY_BYTES {
+        let allowed = format!("one line of at least {SIGNING_KEY_BYTES} bytes, as openssl rand -hex 32 makes it");
+        return Err(Fault::Value { why: "the key is too short", allowed });
+    }
+    Ok(key)
+}
+
+/// One line that is for few eyes.
+fn secret(path: &Path) -> Result<String, Fault> {
+    let (bytes, mode) = read_up_to(path, SECRET_BYTES)?;
     if is_world_readable(mode) {
         return Err(Fault::WorldReadable { mode });
     }
@@ -188,12 +209,12 @@ fn password(path: &Path) -> Result<Secret, Fault> {
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
-        return Err(Fault::NotAPassword("the file is empty"));
+        return Err(Fault::NotASecret("the file is empty"));
     }
     if text.contains(|c: char| c.is_control() && c != '\t') {
-        return Err(Fault::NotAPassword("the file holds more than one line, or control characters"));
+        return Err(Fault::NotASecret("the file holds more than one line, or control characters"));
     }
-    Ok(Secret::new(text.to_owned()))
+    Ok(text.to_owned())
 }
 
 /// It is read when a session is opened; here only who may read it counts.

@@ -9,6 +9,8 @@ pub mod keys;
 mod lines;
 mod load;
 mod parse;
+mod patterns;
+mod permission;
 mod privacy;
 mod problem;
 mod reader;

@@ -18,13 +18,13 @@ pub(super) const TEMPORARY: &str = "is in a folder for temporary files, where an
 pub(super) const OWN_FOLDER: &str = "a directory of its own outside /tmp, /var/tmp and /dev/shm";
 
 /// Reads a configuration without touching any file: whether the files it names are there is not asked, defaults that
-/// depend on the machine stay `None`, and a `password_file` is refused.
+/// depend on the machine stay `None`, and files with a password or a key are refused.
 ///
 /// # Errors
 /// All problems at once, in the order of the lines. `file` is what they call the text, and where relative paths start.
 pub fn parse(text: &str, file: &Path) -> Result<Config, Errors> {
     let mut draft = draft(text, file);
-    for claim in draft.claims.iter().filter(|claim| claim.what == Claimed::Password) {
+    for claim in draft.claims.iter().filter(|claim| claim.what.is_secret()) {
         draft.report.add(claim.line, &claim.section, claim.key, Fault::NeedsFile);
     }
     draft.report.finish(draft.config)
@@ -91,12 +91,12 @@ impl Reader {
             let named = |state: &State| state.name() == entry.key.name;
             // The original calls this word `unavailable`; every other word has its state's name.
             let state = State::ALL.into_iter().find(named).unwrap_or(State::Offline);
-            let key = match entry.language.as_str() {
+            let key = match entry.own.as_str() {
                 "" => entry.key.name.to_owned(),
                 language => format!("{}.{language}", entry.key.name),
             };
             match check(&entry.value, &entry.key.kind, values::word) {
-                Ok(word) => overrides.push((state, entry.language.clone(), word)),
+                Ok(word) => overrides.push((state, entry.own.clone(), word)),
                 Err(fault) => self.report.add(Some(entry.line), &block.header(), &key, fault),
             }
         }

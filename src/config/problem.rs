@@ -120,8 +120,8 @@ pub enum Fault {
     WorldReadable {
         mode: u32,
     },
-    /// A file that should hold one password holds something else.
-    NotAPassword(&'static str),
+    /// A file that should hold one password or key holds something else.
+    NotASecret(&'static str),
     /// Files are not read here.
     NeedsFile,
 
@@ -197,8 +197,8 @@ impl fmt::Display for Fault {
                 "everybody may read the file with this secret (mode {mode:04o}); allowed: 0600, or 0640 with the \
                  group of the web server"
             ),
-            Fault::NotAPassword(why) => write!(f, "{why}; allowed: one line of text"),
-            Fault::NeedsFile => f.write_str("is read only where the configuration is a file; allowed: password"),
+            Fault::NotASecret(why) => write!(f, "{why}; allowed: one line of text"),
+            Fault::NeedsFile => f.write_str("is read only where the configuration is a file"),
             Fault::Syntax => f.write_str("not understood; allowed: [section], key = value, ; comment"),
             Fault::ControlCharacter => f.write_str("there is a control character in this line"),
             Fault::BeforeFirstSection => f.write_str("stands before the first [section]"),

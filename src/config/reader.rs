@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::{Absent, Key, Kind};
 use super::problem::{Fault, Report};
-use super::sections::Block;
+use super::sections::{Block, Entry};
 use super::values;
 
 /// Reads values and collects what is wrong with them.
@@ -33,10 +33,20 @@ pub(super) struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     Password,
+    /// What signed links are signed with.
+    SigningKey,
+    OldSigningKey,
     PrivateKey,
     Readable,
     Folder,
     Cache,
+}
+
+impl Claimed {
+    /// A file that holds a secret, which is fetched from it.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Claimed::Password | Claimed::SigningKey | Claimed::OldSigningKey)
+    }
 }
 
 impl Reader {
@@ -110,6 +120,19 @@ impl Reader {
 
     pub fn refuse(&mut self, block: &Block, key: &Key, why: &'static str, allowed: &str) {
         self.problem(block, key, Fault::Value { why, allowed: allowed.to_owned() });
+    }
+
+    /// One of the lines whose left side is the admin's own.
+    pub fn line<T>(
+        &mut self,
+        block: &Block,
+        entry: &Entry,
+        read: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Result<T, Reported> {
+        check(&entry.value, &entry.key.kind, read).map_err(|fault| {
+            self.report.add(Some(entry.line), &block.header(), &entry.own, fault);
+            Reported
+        })
     }
 
     /// Reports at the key's line; where it is not written, at its section's.

@@ -16,7 +16,7 @@ pub fn reference() -> String {
         text.push_str("| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
         for key in section.keys() {
             let (name, values, default) = (key.name, values(&key.kind), default(key));
-            put(&mut text, format_args!("| `{name}` | {values} | {default} | {} |\n", key.meaning));
+            put(&mut text, format_args!("| `{name}` | {values} | {default} | {} |\n", stars_as_code(key.meaning)));
         }
     }
     text
@@ -28,12 +28,13 @@ pub fn example() -> String {
     for section in Section::ALL {
         put(&mut text, format_args!("\n; {}\n[{}]\n", section.meaning().replace('`', ""), section.name()));
         for key in section.keys() {
+            let left = key.sample_left();
             put(&mut text, format_args!("\n; {}\n; {}", key.meaning, allowed_in_words(key)));
             match key.absent {
-                Absent::Required(sample) => put(&mut text, format_args!("\n{} = {sample}\n", key.name)),
-                Absent::Value(value) => put(&mut text, format_args!("\n; {} = {value}\n", key.name)),
+                Absent::Required(sample) => put(&mut text, format_args!("\n{left} = {sample}\n")),
+                Absent::Value(value) => put(&mut text, format_args!("\n; {left} = {value}\n")),
                 Absent::Otherwise { says, sample } => {
-                    put(&mut text, format_args!(" Without it: {says}.\n; {} = {sample}\n", key.name));
+                    put(&mut text, format_args!(" Without it: {says}.\n; {left} = {sample}\n"));
                 }
             }
         }
@@ -50,8 +51,17 @@ fn values(kind: &Kind) -> String {
     match kind {
         Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
         Kind::YesNo => "`yes`, `no`".to_owned(),
-        kind => kind.to_string().replace("*.name", "`*.name`"),
+        kind => stars_as_code(&kind.to_string()),
     }
+}
+
+/// Two stars in one paragraph would set in italics what lies between them.
+fn stars_as_code(text: &str) -> String {
+    let code = |word: &str| {
+        let bare = word.trim_end_matches([',', ';', ':']);
+        if word.contains('*') { format!("`{bare}`{}", &word[bare.len()..]) } else { word.to_owned() }
+    };
+    text.split(' ').map(code).collect::<Vec<_>>().join(" ")
 }
 
 fn default(key: &Key) -> String {

@@ -2,9 +2,11 @@
 //! sections, unknown or doubled keys. What the values mean is for `parse`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use super::keys::{KEYS, Key, Section};
+use super::keys::{KEYS, Key, Kind, Section};
 use super::lines::{Line, lines};
+use super::patterns;
 use super::problem::{Fault, Near, Report};
 use super::values::is_language;
 
@@ -26,8 +28,8 @@ pub(super) struct Block {
 pub(super) struct Entry {
     pub line: usize,
     pub key: &'static Key,
-    /// Lower case; empty where there is none.
-    pub language: String,
+    /// What the admin has chosen of the left side: a language (lower case), a pattern, a group; else empty.
+    pub own: String,
     pub value: String,
 }
 
@@ -55,13 +57,18 @@ impl Block {
         &self.entries
     }
 
+    /// All lines of a key whose left side is the admin's own, in their order.
+    pub fn lines(&self, key: &'static Key) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.key.name == key.name)
+    }
+
     fn insert(&mut self, line: usize, key: &str, value: String) -> Result<(), Fault> {
-        let (key, language) = resolve(self.section, key)?;
-        if let Some(&first) = self.seen.get(&(key.name, language.clone())) {
-            return Err(Fault::DoubledKey { first });
-        }
-        self.seen.insert((key.name, language.clone()), line);
-        self.entries.push(Entry { line, key, language, value });
+        let (key, own) = resolve(self.section, key)?;
+        match self.seen.entry((key.name, own.to_lowercase())) {
+            Occupied(first) => return Err(Fault::DoubledKey { first: *first.get() }),
+            Vacant(place) => place.insert(line),
+        };
+        self.entries.push(Entry { line, key, own, value });
         Ok(())
     }
 }
@@ -140,9 +147,9 @@ fn is_identity_name(name: &str) -> bool {
     name.len() <= NAME_CHARS && name.chars().all(plain) && !name.starts_with('.') && !name.ends_with('.')
 }
 
-/// The row of a key, and its language in lower case.
+/// The row of a key, and what of it is the admin's own: its language in lower case, or all of it.
 fn resolve(section: Section, written: &str) -> Result<(&'static Key, String), Fault> {
-    let row = |name: &str| section.keys().find(|key| key.name == name);
+    let row = |name: &str| section.keys().find(|key| key.name == name && key.left().is_none());
     if let Some(key) = row(written) {
         return Ok((key, String::new()));
     }
@@ -151,10 +158,32 @@ fn resolve(section: Section, written: &str) -> Result<(&'static Key, String), Fa
     {
         return if is_language(language) { Ok((key, language.to_ascii_lowercase())) } else { Err(Fault::Language) };
     }
-    let elsewhere = KEYS.iter().find(|key| key.name == written).map(|key| Near::Section(key.section.name()));
-    let near = || nearest(written, section.keys().map(|key| key.name)).map(Near::Key);
-    let known = section.keys().map(|key| key.name).collect();
+    if let Some(key) = own_line(section, written)? {
+        return Ok((key, written.to_owned()));
+    }
+    let named = |key: &&Key| key.left().is_none();
+    let elsewhere =
+        KEYS.iter().filter(named).find(|key| key.name == written).map(|key| Near::Section(key.section.name()));
+    let near = || nearest(written, section.keys().filter(named).map(|key| key.name)).map(Near::Key);
+    let known = section.keys().map(Key::allowed_left).collect();
     Err(Fault::UnknownKey { near: elsewhere.or_else(near).unwrap_or(Near::Nothing), known })
+}
+
+/// The row of a line whose left side is the admin's own. What has none of the characters of a pattern is a mistyped key.
+fn own_line(section: Section, written: &str) -> Result<Option<&'static Key>, Fault> {
+    let is_group = written.starts_with('@');
+    let mut rows = section.keys().filter(|key| key.left().is_some());
+    let Some(key) = rows.find(|key| is_group == (key.kind == Kind::Members)) else { return Ok(None) };
+    if !written.contains(['@', '*', '.']) {
+        return Ok(None);
+    }
+    let (right, why) = match key.kind {
+        Kind::Members => (written.len() > 1 && is_identity_name(&written[1..]), "is not the name of a group"),
+        Kind::Viewers => (patterns::people(written).is_ok(), "is not a pattern of people"),
+        _ => (patterns::pattern(written).is_ok(), "is not a pattern"),
+    };
+    let allowed = || section.keys().map(Key::allowed_left).collect::<Vec<_>>().join(", ");
+    if right { Ok(Some(key)) } else { Err(Fault::Value { why, allowed: allowed() }) }
 }
 
 /// The known name that a typing mistake may have stood for: at most a third of its letters differ.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jid::BareJid;
+use url::Url;
 
 use super::{DomainPattern, Host, LogTarget};
 
@@ -32,25 +33,30 @@ fn is_plain_domain(domain: &str) -> bool {
 }
 
 /// A domain, normalised as in a JID.
-fn domain(text: &str) -> Result<String, &'static str> {
+pub(super) fn domain(text: &str) -> Result<String, &'static str> {
     match jid(text) {
         Ok(jid) if jid.node().is_none() => Ok(jid.domain().as_str().to_owned()),
-        _ => Err("one of the names is not a domain"),
+        _ => Err("is not a domain"),
+    }
+}
+
+/// A domain, or `*.name`.
+pub(super) fn domain_pattern(text: &str) -> Result<DomainPattern, &'static str> {
+    match text.strip_prefix("*.") {
+        Some(parent) => domain(parent).map(DomainPattern::Below),
+        None => domain(text).map(DomainPattern::Exactly),
     }
 }
 
 pub(super) fn domains(text: &str) -> Result<Vec<DomainPattern>, &'static str> {
-    let read = |name| match str::strip_prefix(name, "*.") {
-        Some(parent) => domain(parent).map(DomainPattern::Below),
-        None => domain(name).map(DomainPattern::Exactly),
-    };
+    let read = |name| domain_pattern(name).map_err(|_| "one of the names is not a domain");
     let patterns = items(text).map(read).collect::<Result<Vec<_>, _>>()?;
     let has_plain = patterns.iter().any(|pattern| matches!(pattern, DomainPattern::Exactly(_)));
     if has_plain { Ok(patterns) } else { Err("there is no plain name") }
 }
 
 /// What a list separated by commas, white space or both holds.
-fn items(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|item| !item.is_empty())
 }
 
@@ -74,6 +80,25 @@ pub(super) fn host(text: &str) -> Result<Host, &'static str> {
 pub(super) fn hosts(text: &str) -> Result<Vec<String>, &'static str> {
     let names = items(text).map(host_name).collect::<Result<Vec<_>, _>>()?;
     if names.is_empty() { Err("there is no name") } else { Ok(names) }
+}
+
+/// Origins as browsers send them (RFC 6454, 6.2): no default port, the host as in a URL.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, &'static str> {
+    let origins = items(text).map(origin).collect::<Result<Vec<_>, _>>()?;
+    if origins.is_empty() { Err("there is no origin") } else { Ok(origins) }
+}
+
+fn origin(text: &str) -> Result<String, &'static str> {
+    const WRONG: &str = "is not an origin";
+    let url = Url::parse(text).map_err(|_| WRONG)?;
+    // The library is as forgiving as a browser; what it would repair, leave out or add is refused.
+    let (scheme, place) = text.split_once("://").ok_or(WRONG)?;
+    let is_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    if !is_web || place.contains(['/', '\\', '?', '#', '@', '%']) || place.ends_with(':') {
+        return Err(WRONG);
+    }
+    host_name(url.host_str().ok_or(WRONG)?).map_err(|_| WRONG)?;
+    Ok(url.origin().ascii_serialization())
 }
 
 /// A host as the WHATWG URL standard writes it: lower case, international names in ASCII, IPv6 in brackets. Redirect

@@ -72,6 +72,11 @@ impl Listener {
         Listener::of_family(family, fd).ok()?
     }
 
+    /// True where a port leads to it, whose other end may be anybody: no file says who may connect.
+    pub fn is_port(&self) -> bool {
+        matches!(self, Listener::Tcp(_))
+    }
+
     /// The first `count` sockets that systemd passed, those of them that listen. To be called once, before there are
     /// threads: it takes LISTEN_PID and LISTEN_FDS out of the environment, so that no child inherits them.
     pub fn handed_over(count: usize) -> Vec<Listener> {
@@ -195,6 +200,7 @@ mod tests {
         let [listener @ Listener::Tcp(socket)] = &bound[..] else { panic!("{bound:?}") };
         let address: Address = listener.to_string().parse().unwrap();
         std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        assert!(listener.is_port());
         let error = Listener::bind(&address).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
     }

@@ -32,7 +32,7 @@ F:2: [xmpp] jid: has a resource; allowed: a domain (component) or user@domain (a
 F:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, tls, \
 ca_file, cert, key, verify, timeout, linger, server, resource, visible, accept_subscriptions
 F:6: [xmpp] verify: the key stands already on line 5
-F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, privacy, cache, images, text, log
+F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, viewers, privacy, cache, images, text, log
 F:9: [cache] ttl: is out of range; allowed: 1 to 86400 seconds";
     assert_eq!(refuse(text), expected);
     assert_eq!(refuse(&text.replace('\n', "\r\n")), expected);
@@ -54,7 +54,7 @@ fn identities_must_be_complete() {
         ),
         (
             "[xmpp]\njid = a.example\npassword_file = y",
-            "F:3: [xmpp] password_file: is read only where the configuration is a file; allowed: password",
+            "F:3: [xmpp] password_file: is read only where the configuration is a file",
         ),
         (
             "[xmpp]\njid = localhost\npassword = x",
@@ -73,18 +73,18 @@ fn lines_and_names_must_be_known() {
             ("[cache", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
             ("[cache] ; mine", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
             ("verify = y\res", "F:4: [xmpp]: there is a control character in this line"),
-            ("[]", "F:4: unknown section; allowed: xmpp, access, privacy, cache, images, text, log"),
+            ("[]", "F:4: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, log"),
             (
-                "[viewers]\na = b",
-                "F:4: [viewers]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log",
+                "[people]\na = b",
+                "F:4: [people]: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, log",
             ),
             (
                 "[LOG]",
-                "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, privacy, cache, images, text, log",
+                "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, images, text, log",
             ),
             (
                 "[log a]",
-                "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, privacy, cache, images, text, \
+                "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, images, text, \
              log",
             ),
             ("[xmpp]", "F:4: [xmpp]: the section stands already on line 1"),
@@ -99,6 +99,13 @@ fn lines_and_names_must_be_known() {
                  5",
             ),
             ("[access two]", "F:4: [access two]: belongs to no identity: there is no [xmpp] of the same name"),
+            (
+                "[viewers two]\nalice = x\n[privacy two]\ncoarse = x",
+                "F:4: [viewers two]: belongs to no identity: there is no [xmpp] of the same name\nF:5: [viewers two] \
+                 alice: unknown key; allowed: name@domain, *@domain, *@*.domain, @group\nF:6: [privacy two]: belongs to \
+                 no identity: there is no [xmpp] of the same name\nF:7: [privacy two] coarse: is neither yes nor no; \
+                 allowed: yes, no",
+            ),
             ("[log]\nwidth = 5", "F:5: [log] width: unknown key; allowed: level, target"),
             ("[log]\nLevel = off", "F:5: [log] Level: unknown key, perhaps level; allowed: level, target"),
             ("[log]\nttl = 5", "F:5: [log] ttl: unknown key, it belongs to [cache]; allowed: level, target"),
@@ -190,6 +197,168 @@ fn an_account_must_fit_its_connection() {
                 "F:6: [xmpp] cert: is shown in TLS; allowed: security = starttls or direct beside it",
             ),
             ("tls = openssl", "F:4: [xmpp] tls: is not one of the words for it; allowed: rustls, native"),
+        ],
+    );
+}
+
+#[test]
+fn a_way_to_say_who_one_is_has_keys_of_its_own() {
+    let path = "the path of a file (a relative one starts at the folder of webpresence.ini)";
+    check_after(
+        component,
+        &[
+            (
+                "[access]\nrequester_domain = example.com\nsign_key_file = k\nsign_key_file_old = o",
+                "F:5: [access] requester_domain: means nothing here; allowed: requester = remote-user beside it\n\
+                 F:6: [access] sign_key_file: means nothing here; allowed: requester = signed beside it\n\
+                 F:7: [access] sign_key_file_old: means nothing here; allowed: requester = signed beside it",
+            ),
+            (
+                "[access]\nrequester = remote-user\nsign_key_file = k",
+                "F:6: [access] sign_key_file: means nothing here; allowed: requester = signed beside it",
+            ),
+            (
+                "[access]\nrequester = remote-user\nrequester_domain = a@example.com",
+                "F:6: [access] requester_domain: is not a domain; allowed: a domain",
+            ),
+            (
+                "[access]\nrequester = login\nrequester_domain = example.com\nsign_key_file = k",
+                "F:5: [access] requester: is not one of the words for it; allowed: query, remote-user, signed",
+            ),
+            (
+                "[access]\nrequester = signed\nrequester_domain = example.com",
+                &format!(
+                    "F:4: [access] sign_key_file: is missing; allowed: {path}\n\
+                     F:6: [access] requester_domain: means nothing here; allowed: requester = remote-user beside it"
+                ),
+            ),
+            (
+                "[access]\nrequester = signed\nsign_key_file_old = o",
+                &format!(
+                    "F:4: [access] sign_key_file: is missing; allowed: {path}\n\
+                     F:6: [access] sign_key_file_old: is read only where the configuration is a file"
+                ),
+            ),
+            (
+                "[access]\nrequester = signed\nsign_key_file =",
+                &format!("F:6: [access] sign_key_file: has no value; allowed: {path}"),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn lines_of_viewers_must_be_understood() {
+    let people = "name@domain, *@domain, *@*.domain";
+    let (left, list) = (format!("{people}, @group"), format!("{people}, @group, separated by commas or spaces"));
+    let members = format!("{people}, separated by commas or spaces");
+    check_after(
+        component,
+        &[
+            ("[viewers]\nalice = b@x.example", &format!("F:5: [viewers] alice: unknown key; allowed: {left}")),
+            ("[viewers]\nPATTERN = b@x.example", &format!("F:5: [viewers] PATTERN: unknown key; allowed: {left}")),
+            (
+                "[viewers]\nvisibility = anyone",
+                &format!("F:5: [viewers] visibility: unknown key, it belongs to [access]; allowed: {left}"),
+            ),
+            (
+                "[viewers]\nx.example = b@x.example\n*.x.example = b@x.example\na*@x.example = b@x.example",
+                &["x.example", "*.x.example", "a*@x.example"]
+                    .iter()
+                    .zip(5..)
+                    .map(|(pattern, line)| {
+                        format!("F:{line}: [viewers] {pattern}: is not a pattern of people; allowed: {left}")
+                    })
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            ),
+            // A colon ends the left side as it ends every key: this is no address that could be written there.
+            (
+                "[viewers]\na@[::1] = b@x.example",
+                &format!("F:5: [viewers] a@[: is not a pattern of people; allowed: {left}"),
+            ),
+            (
+                "[viewers]\na@x.example = bob\nb@x.example = c@x.example/web\nc@x.example = *.x.example",
+                &["a", "b", "c"]
+                    .iter()
+                    .zip(5..)
+                    .map(|(name, line)| {
+                        let why = "one of them is not a pattern of people";
+                        format!("F:{line}: [viewers] {name}@x.example: {why}; allowed: {list}")
+                    })
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            ),
+            ("[viewers]\na=b@x.example = c@x.example", &format!("F:5: [viewers] a: unknown key; allowed: {left}")),
+            ("[viewers]\na@x.example = ", &format!("F:5: [viewers] a@x.example: has no value; allowed: {list}")),
+            (
+                "[viewers]\na@x.example = ,",
+                &format!("F:5: [viewers] a@x.example: there is no pattern; allowed: {list}"),
+            ),
+            (
+                "[viewers]\nA@x.example = b@x.example\na@X.example = c@x.example",
+                "F:6: [viewers] a@X.example: the key stands already on line 5",
+            ),
+            (
+                "[viewers]\n@Team = b@x.example\n@team = c@x.example",
+                "F:6: [viewers] @team: the key stands already on line 5",
+            ),
+            (
+                "[viewers]\na@x.example = @team, @others\n@team = b@x.example",
+                &format!(
+                    "F:5: [viewers] a@x.example: names a group that this section does not define; allowed: {list}"
+                ),
+            ),
+            (
+                "[viewers]\n@all = @team\n@team = b@x.example\na@x.example = @all",
+                &format!("F:5: [viewers] @all: a group holds no other group; allowed: {members}"),
+            ),
+            ("[viewers]\n@ = b@x.example", &format!("F:5: [viewers] @: is not the name of a group; allowed: {left}")),
+            (
+                "[viewers]\n@x.example/y = b@x.example",
+                &format!("F:5: [viewers] @x.example/y: is not the name of a group; allowed: {left}"),
+            ),
+        ],
+    );
+}
+
+/// A quarter of a megabyte must not become gigabytes.
+#[test]
+fn viewers_have_a_limit() {
+    let group: String = (0..1000).map(|n| format!(" u{n}@x.example")).collect();
+    let lines = |count: usize| (0..count).map(|n| format!("p{n}@x.example = @all\n")).collect::<String>();
+    let text = |count: usize| component(&format!("[viewers]\n@all ={group}\n{}", lines(count)));
+    super::accept(&text(100));
+    let expected = "F:106: [viewers] p100@x.example: the lines up to here have too many viewers in all; allowed: up to \
+                    100000, or patterns such as *@domain for many at once";
+    assert_eq!(refuse(&text(200)), expected);
+}
+
+#[test]
+fn lines_of_privacy_must_be_understood() {
+    let keys = "show_text, show_priority, show_since, show_avatar, coarse";
+    let left = format!("{keys}, name@domain, *@domain, *@*.domain, host.domain, *.domain");
+    let list = format!("{keys}, each once at most and with :yes or :no, separated by commas or spaces");
+    let wrong = |why: &str| format!("F:5: [privacy] a@x.example: {why}; allowed: {list}");
+    check_after(
+        component,
+        &[
+            (
+                "[privacy]\nshow_txt = no",
+                &format!("F:5: [privacy] show_txt: unknown key, perhaps show_text; allowed: {left}"),
+            ),
+            ("[privacy]\nalice = coarse:yes", &format!("F:5: [privacy] alice: unknown key; allowed: {left}")),
+            ("[privacy]\n@team = coarse:yes", &format!("F:5: [privacy] @team: unknown key; allowed: {left}")),
+            ("[privacy]\n*@ = coarse:yes", &format!("F:5: [privacy] *@: is not a pattern; allowed: {left}")),
+            ("[privacy]\na@x.example = no", &wrong("one of them has no :yes or :no")),
+            ("[privacy]\na@x.example = coarse: yes", &wrong("is neither yes nor no")),
+            ("[privacy]\na@x.example = coarse:yes, show_name:no", &wrong("one of the names is not known")),
+            ("[privacy]\na@x.example = coarse:yes, coarse:yes", &wrong("has one of the names twice")),
+            ("[privacy]\na@x.example = ,", &wrong("changes nothing")),
+            (
+                "[privacy]\na@x.example = coarse:yes\nA@x.example = coarse:no",
+                "F:6: [privacy] A@x.example: the key stands already on line 5",
+            ),
         ],
     );
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use webpresence::config::directory::{Unusable, Why, open};
-use webpresence::config::{Environment, load};
+use webpresence::config::{Environment, Requester, Secret, SigningKeys, load};
 
 /// A folder with the places of a small machine in it.
 struct Machine {
@@ -195,6 +195,55 @@ fn a_password_may_be_in_a_file_of_its_own() {
 }
 
 #[test]
+fn keys_of_signed_links_are_files_of_their_own() {
+    let machine = Machine::new();
+    let key = "k".repeat(32);
+    let text = format!(
+        "{SOUND}[access b]\nrequester = signed\nsign_key_file = new\nsign_key_file_old = old\nsign_days = 7\n\
+         [xmpp b]\njid = b.example.com\npassword = x\n"
+    );
+    let file = machine.put("wp.ini", text, 0o600);
+    let signed = |current: &str, old: Option<&str>| {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        Requester::Signed(SigningKeys { current: secret(current), old: old.map(secret), days: 7 })
+    };
+    machine.put("old", "o".repeat(4096), 0o640);
+    for end in ["", "\n", "\r\n"] {
+        machine.put("new", format!("{key}{end}"), 0o600);
+        let config = load(Some(&file), &machine.env).expect("the file is sound");
+        let requesters: Vec<_> = config.identities.iter().map(|identity| &identity.access.requester).collect();
+        assert_eq!(requesters, [&Requester::Query, &signed(&key, Some(&"o".repeat(4096)))]);
+    }
+    let place = "~/wp.ini:6: [access b] sign_key_file:";
+    let short = "the key is too short; allowed: one line of at least 32 bytes, as openssl rand -hex 32 makes it";
+    let refused: [(&[u8], u32, &str); 6] = [
+        (
+            key.as_bytes(),
+            0o644,
+            "everybody may read the file with this secret (mode 0644); allowed: 0600, or 0640 with the group of \
+             the web server",
+        ),
+        (&key.as_bytes()[1..], 0o600, short),
+        (b"0123456789012345678901234567890\n", 0o600, short),
+        (b"", 0o600, "the file is empty; allowed: one line of text"),
+        (
+            &[key.as_bytes(), b"\n\n"].concat(),
+            0o600,
+            "the file holds more than one line, or control characters; allowed: one line of text",
+        ),
+        (&[0xff; 32], 0o600, "is not UTF-8"),
+    ];
+    for (content, mode, why) in refused {
+        machine.put("new", content, mode);
+        assert_eq!(machine.found(Some(&file)), format!("{place} {why}"));
+    }
+    fs::remove_file(machine.at("new")).expect("it is there");
+    fs::remove_file(machine.at("old")).expect("it is there");
+    let old = "~/wp.ini:7: [access b] sign_key_file_old:";
+    assert_eq!(machine.found(Some(&file)), format!("{place} there is no such file\n{old} there is no such file"));
+}
+
+#[test]
 fn mistakes_in_text_and_files_are_told_together() {
     let machine = Machine::new();
     machine.put("pw", "pw", 0o604);
@@ -210,7 +259,7 @@ tls, ca_file, cert, key, verify, timeout, linger, server, resource, visible, acc
 ~/wp.ini:5: [xmpp] ca_file: there is no such file
 ~/wp.ini:8: [xmpp b] password: everybody may read the file with this secret (mode 0644); allowed: 0600, or 0640 with \
 the group of the web server
-~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, privacy, cache, images, text, log
+~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, log
 ~/wp.ini:11: [images] directory: is not a directory
 ~/wp.ini:13: [log] level: is not one of the words for it; allowed: error, warn, info, debug, trace, off";
     assert_eq!(machine.found(Some(&file)), expected);

@@ -21,6 +21,7 @@ fn a_password_is_in_no_error() {
     for key in config::keys::KEYS {
         texts.push(format!("[{}]\n{} = {SECRET} /", key.section.name(), key.name));
         texts.push(format!("[{}]\nx{} = {SECRET}", key.section.name(), key.name));
+        texts.push(format!("[{}]\n{} = {SECRET} /", key.section.name(), key.sample_left()));
     }
     texts.push(super::component(&format!("password = {SECRET}")));
     texts.push(format!("[xmpp]\njid = {SECRET} x\npassword = {SECRET}\nlinger = {SECRET}"));
@@ -35,9 +36,22 @@ fn a_password_is_in_no_error() {
 fn line() -> impl Strategy<Value = String> {
     let key = prop::sample::select(config::keys::KEYS);
     prop_oneof![
-        (key, "[ -~]{0,20}").prop_map(|(key, value)| format!("{} = {value}", key.name)),
-        prop::sample::select(vec!["[xmpp]", "[xmpp a]", "[access]", "[access a]", "[cache]", "[text]", "[images]"])
-            .prop_map(str::to_owned),
+        (key.clone(), "[ -~]{0,20}").prop_map(|(key, value)| format!("{} = {value}", key.sample_left())),
+        (key, "[@*.:, a-d]{0,20}").prop_map(|(key, value)| format!("{} = {value}", key.sample_left())),
+        "[@*.:= a-d]{0,12} = [@*.:, a-d]{0,20}",
+        prop::sample::select(vec![
+            "[xmpp]",
+            "[xmpp a]",
+            "[access]",
+            "[access a]",
+            "[viewers]",
+            "[viewers a]",
+            "[privacy]",
+            "[cache]",
+            "[text]",
+            "[images]",
+        ])
+        .prop_map(str::to_owned),
         "\\PC{0,20}",
     ]
 }

@@ -18,29 +18,38 @@ fn with(key: &Key, value: &str, identity: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n");
     let password = if given("password") || given("password_file") { "" } else { "password = secret\n" };
     // One of the two means nothing without the other.
-    let partner = match key.name {
-        "cert" => "key = own.key\n",
-        "key" => "cert = own.pem\n",
+    let partner = match (key.name, value) {
+        ("cert", _) => "key = own.key\n",
+        ("key", _) => "cert = own.pem\n",
+        ("requester_domain", _) => "requester = remote-user\n",
+        ("requester", "signed") => "sign_key_file = k\n",
+        ("sign_key_file", _) => "requester = signed\n",
+        ("sign_key_file_old", _) => "requester = signed\nsign_key_file = k\n",
         _ => "",
     };
     let header = if key.section == Section::Xmpp { String::new() } else { format!("[{}]\n", key.section.name()) };
-    format!("[xmpp]\n{identity}{password}{partner}{header}{} = {value}\n", key.name)
+    format!("[xmpp]\n{identity}{password}{header}{partner}{} = {value}\n", key.sample_left())
 }
 
 fn parse(text: &str) -> Result<Config, Errors> {
     config::parse(text, Path::new("/etc/wp.ini"))
 }
 
-/// A password file is refused by nothing but the fact that it was not read, and a TLS library that it is not built in.
+/// A file with a secret is refused by nothing but the fact that it was not read, and a TLS library that it is not built
+/// in.
 fn is_accepted(key: &Key, value: &str) -> bool {
     IDENTITIES.iter().any(|identity| match parse(&with(key, value, identity)) {
         Ok(_) => true,
         Err(errors) => errors.problems().iter().all(|problem| match &problem.fault {
-            Fault::NeedsFile => key.name == "password_file",
+            Fault::NeedsFile => key.name == "password_file" || is_about_signing(key, value),
             Fault::Value { why, .. } => key.name == "tls" && *why == "is not in this build of webpresence",
             _ => false,
         }),
     })
+}
+
+fn is_about_signing(key: &Key, value: &str) -> bool {
+    key.name.starts_with("sign_key_file") || value == "signed"
 }
 
 /// Values on the inner and on the outer side of what a kind allows.
@@ -65,6 +74,50 @@ fn sides(kind: &Kind) -> (Vec<String>, Vec<String>) {
         Kind::Domains => (
             own(&["a.example", "*.a.example,a.example", "a.example b.example"]),
             own(&["*.a.example", ",", "a@b.example", "b.example/c", "a*.example b.example", "*", "*. b.example"]),
+        ),
+        Kind::Domain => (
+            own(&["a.example", "A.example", "bücher.example", "[::1]"]),
+            own(&["a@b.example", "*.a.example", "a.example b.example", "a.example/b", ","]),
+        ),
+        Kind::Patterns => (
+            own(&["a@b.example", "*@b.example,*@*.b.example", "b.example *.b.example"]),
+            own(&["*", "*@*", "a*@b.example", ",", "a@b.example *", "a@b.example/c"]),
+        ),
+        Kind::Viewers | Kind::Members => (
+            own(&["a@b.example", "*@b.example, *@*.b.example c@b.example"]),
+            own(&["*", "a", "b.example", "*.b.example", ",", "@team", "a@b.example, @team"]),
+        ),
+        Kind::Changes => (
+            own(&["show_text:no", "show_priority:yes,show_since:yes show_avatar:no, coarse:yes"]),
+            own(&["no", "show_text", "show_text:", "show_text: no", "show_name:no", "coarse:no coarse:no", ","]),
+        ),
+        Kind::Origins => (
+            own(&[
+                "https://a.example",
+                "HTTP://A.example:8080,https://[::1]:443 http://192.0.2.1",
+                "http://bücher.example",
+            ]),
+            own(&[
+                "a.example",
+                "ftp://a.example",
+                "https:a.example",
+                "https:\\\\a.example",
+                "https://",
+                "https://:443",
+                "https://a.example/",
+                "https://a.example/b",
+                "https://a.example?b",
+                "https://a.example#b",
+                "https://u@a.example",
+                "https://a.example:",
+                "https://a.example:65536",
+                "https://*.a.example",
+                "https://a%2eexample",
+                "https://a_b..example",
+                "null",
+                "*",
+                ",",
+            ]),
         ),
         Kind::Choice(words) => {
             let mut wrong = own(&["x", "default2"]);
@@ -97,10 +150,12 @@ fn every_key_knows_both_sides_of_its_range() {
             let text = with(key, &value, IDENTITIES[1]);
             let Err(errors) = parse(&text) else { panic!("{text}\nis accepted") };
             let line = text.lines().count();
-            let [Problem { line: Some(l), section, key: name, fault, .. }] = errors.problems() else {
+            let told: Vec<_> = errors.problems().iter().filter(|problem| problem.fault != Fault::NeedsFile).collect();
+            let [Problem { line: Some(l), section, key: name, fault, .. }] = told[..] else {
                 panic!("{text}\n{errors}")
             };
-            assert_eq!((*l, section.as_str(), name.as_str()), (line, key.section.name(), key.name), "{text}\n{errors}");
+            let place = (line, key.section.name(), key.sample_left());
+            assert_eq!((*l, section.as_str(), name.as_str()), place, "{text}\n{errors}");
             let told = match fault {
                 Fault::Empty { allowed } | Fault::Value { allowed, .. } => allowed,
                 fault => panic!("{text}\n{fault:?}"),
@@ -184,18 +239,26 @@ fn the_example_is_a_configuration() {
     let live: Vec<_> = example.lines().filter(|line| !line.is_empty() && !line.starts_with([';', '['])).collect();
     assert_eq!(live, ["jid = presence.example.com", "password = change me"]);
     for key in KEYS {
-        let commented = format!("\n; {} = ", key.name);
-        let (before, at) = example.split_once(&commented).unwrap_or((&example, ""));
         if matches!(key.absent, Absent::Required(_)) {
             continue;
         }
-        let text = format!("{before}\n{} = {at}", key.name);
+        let (header, commented) = (format!("\n[{}]\n", key.section.name()), format!("\n; {} = ", key.sample_left()));
+        let (front, section) = example.split_once(&header).expect("every section is shown");
+        let (before, after) = section.split_once(&commented).expect("every key is shown");
+        let text = format!("{front}{header}{before}\n{} = {after}", key.sample_left());
         let errors = parse(&text).err().map(|errors| errors.to_string()).unwrap_or_default();
         let password = "[xmpp] password_file: stands beside password; allowed: one of the two";
         let expected = match key.name {
             "password_file" => password,
             "cert" => "[xmpp] key: is missing; allowed: the private key of cert",
             "key" => "[xmpp] cert: is missing; allowed: the certificate of key",
+            "requester_domain" => {
+                "[access] requester_domain: means nothing here; allowed: requester = remote-user beside it"
+            }
+            "sign_key_file" => "[access] sign_key_file: means nothing here; allowed: requester = signed beside it",
+            "sign_key_file_old" => {
+                "[access] sign_key_file_old: means nothing here; allowed: requester = signed beside it"
+            }
             _ => "",
         };
         assert!(errors.is_empty() && expected.is_empty() || errors.ends_with(expected), "{errors}\n{text}");

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use webpresence::config::{
-    ClientCertificate, DomainPattern, Host, LogSettings, LogTarget, Security, ServerKind, TlsLibrary, Visibility,
+    Access, Changes, ClientCertificate, DomainPattern, Host, JidPattern, LogSettings, LogTarget, Requester, Security,
+    ServerKind, Shown, TlsLibrary, Visibility,
 };
 use webpresence::presence::{Rule, State};
 
@@ -16,6 +17,10 @@ fn exactly(name: &str) -> DomainPattern {
 
 fn below(name: &str) -> DomainPattern {
     DomainPattern::Below(name.into())
+}
+
+fn person(jid: &str) -> JidPattern {
+    JidPattern::Exactly(jid.parse().expect("a bare JID"))
 }
 
 fn secs(n: u64) -> Duration {
@@ -32,14 +37,15 @@ fn nothing_but_the_identity_is_needed() {
     assert_eq!((&identity.host, identity.port, identity.security), (&None, None, Security::None));
     assert_eq!((&identity.ca_file, identity.timeout, identity.linger), (&None, secs(5), Some(secs(90))));
     assert_eq!((identity.server, identity.rule), (None, Rule::MostAvailable));
-    assert!(
-        identity.accept_subscriptions
-            && !identity.visible
-            && !identity.privacy.all.since
-            && identity.privacy.all.avatar
-    );
-    assert_eq!(identity.access.visibility, Visibility::Subscribers);
-    assert_eq!(identity.access.domains, [exactly("example.com"), below("example.com")]);
+    assert!(identity.accept_subscriptions && !identity.visible);
+    assert_eq!((identity.privacy.all, identity.privacy.rules.len()), (Shown::default(), 0));
+    let access = Access {
+        visibility: Visibility::Subscribers,
+        unknown_per_minute: 60,
+        unknown_per_minute_all: 600,
+        ..Access::open(vec![exactly("example.com"), below("example.com")])
+    };
+    assert_eq!(format!("{:?}", identity.access), format!("{access:?}"));
     let cache = &config.cache;
     assert_eq!((cache.ttl, cache.refresh, cache.stale), (secs(30), secs(10), secs(300)));
     assert_eq!((cache.entries, &cache.directory), (10_000, &None));
@@ -60,10 +66,15 @@ fn nothing_but_the_identity_is_needed() {
 fn every_key_arrives() {
     let config = accept(
         "[access]\nvisibility = anyone\ndomains = *.Example.org, example.ORG  bücher.example,,\n\
+         requester = remote-user\nrequester_domain = Corp.example\nallow = *@Example.org, room.example.org\n\
+         deny = *@*.example.org *.example.org\nunknown_per_minute = 0\nunknown_per_minute_all = 1000000\n\
+         referers = WWW.example.com\ncors = HTTPS://Www.Example.com:443, http://bücher.example:8080\n\
+         [viewers]\na@example.org = Bob@Example.org, @Team\n@team = *@*.corp.example\n\
          [xmpp]\njid: Presence.Example.com\npassword = s\nhost = XMPP.example.net\nport = 65535\nsecurity = direct\n\
          tls = rustls\nca_file = ca.pem\nverify = no\ntimeout = 60\nlinger = always\nserver = ejabberd\n\
          resource = highest-priority\nvisible = yes\naccept_subscriptions = no\n\
-         [privacy]\nshow_since = yes\nshow_avatar = no\n\
+         [privacy]\n*@example.org = show_text:yes\nshow_since = yes\nshow_avatar = no\nshow_text = no\n\
+         show_priority = no\ncoarse = yes\na@example.org = coarse:no, show_avatar:yes\n\
          [cache]\nttl = 1\nrefresh = 0\nstale = 0\nentries = 10\ndirectory = /srv/wp\n\
          [images]\ndirectory = icons\ntheme = default\nredirect_hosts = WWW.example.com 192.0.2.1,[2001:DB8::1]\n\
          [text]\nunavailable = Gone\nunavailable.DE-at = Weg\ndnd = a = b; c\n\
@@ -76,14 +87,27 @@ fn every_key_arrives() {
     assert_eq!(identity.ca_file, Some(PathBuf::from("/etc/ca.pem")));
     assert_eq!((identity.timeout, identity.linger), (secs(60), None));
     assert_eq!((identity.server, identity.rule), (Some(ServerKind::Ejabberd), Rule::HighestPriority));
-    assert!(
-        identity.visible
-            && !identity.accept_subscriptions
-            && identity.privacy.all.since
-            && !identity.privacy.all.avatar
-    );
-    assert_eq!(identity.access.visibility, Visibility::Anyone);
-    assert_eq!(identity.access.domains, [below("example.org"), exactly("example.org"), exactly("bücher.example")]);
+    assert!(identity.visible && !identity.accept_subscriptions);
+    let shown = Shown { text: false, priority: false, since: true, avatar: false, coarse: true };
+    let everybody = JidPattern::Everybody;
+    let rules = [
+        (everybody(exactly("example.org")), Changes { text: Some(true), ..Changes::default() }),
+        (person("a@example.org"), Changes { coarse: Some(false), avatar: Some(true), ..Changes::default() }),
+    ];
+    assert_eq!((identity.privacy.all, &identity.privacy.rules[..]), (shown, &rules[..]));
+    let access = Access {
+        visibility: Visibility::Anyone,
+        requester: Requester::RemoteUser { domain: "corp.example".into() },
+        domains: vec![below("example.org"), exactly("example.org"), exactly("bücher.example")],
+        allow: vec![everybody(exactly("example.org")), person("room.example.org")],
+        deny: vec![everybody(below("example.org")), JidPattern::HostsBelow("example.org".into())],
+        viewers: vec![(person("a@example.org"), vec![person("bob@example.org"), everybody(below("corp.example"))])],
+        unknown_per_minute: 0,
+        unknown_per_minute_all: 1_000_000,
+        referers: vec!["www.example.com".into()],
+        cors: vec!["https://www.example.com".into(), "http://xn--bcher-kva.example:8080".into()],
+    };
+    assert_eq!(format!("{:?}", identity.access), format!("{access:?}"));
     let cache = &config.cache;
     assert_eq!((cache.ttl, cache.refresh, cache.stale, cache.entries), (secs(1), secs(0), secs(0), 10));
     assert_eq!(cache.directory, Some(PathBuf::from("/srv/wp")));
@@ -135,6 +159,38 @@ fn further_identities_have_their_own_access() {
         ("c", "c.example", "3", Visibility::Subscribers, vec![exactly("x.example")]),
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn viewers_and_privacy_belong_to_their_identity() {
+    let config = accept(
+        "[xmpp]\njid = presence.a.example\npassword = 1\n[xmpp b]\njid = bot@b.example\npassword = 2\n\
+         [viewers b]\n*@b.example = *@b.example\n@other = c@b.example\n[privacy b]\nb.example = show_text:no\n\
+         [viewers]\n*@*.a.example = x@a.example @all\na@a.example = @all\n@all: y@a.example\n",
+    );
+    let said: Vec<_> =
+        config.identities.iter().map(|i| (i.name.as_str(), &i.access.viewers[..], i.privacy.rules.len())).collect();
+    let everybody = JidPattern::Everybody;
+    let of_a = [
+        (everybody(below("a.example")), vec![person("x@a.example"), person("y@a.example")]),
+        (person("a@a.example"), vec![person("y@a.example")]),
+    ];
+    let of_b = [(everybody(exactly("b.example")), vec![everybody(exactly("b.example"))])];
+    assert_eq!(said, [("", &of_a[..], 0), ("b", &of_b[..], 1)]);
+}
+
+#[test]
+fn the_home_domain_completes_a_login_name() {
+    let table = [
+        (component("[access]\nrequester = remote-user"), "example.com"),
+        (account("[access]\nrequester = remote-user"), "example.com"),
+        (account("[access]\ndomains = *.a.example, b.example, c.example\nrequester = remote-user"), "b.example"),
+        (component("[access]\nrequester = remote-user\nrequester_domain = Corp.example"), "corp.example"),
+    ];
+    for (text, domain) in table {
+        let expected = Requester::RemoteUser { domain: domain.into() };
+        assert_eq!(accept(&text).identities[0].access.requester, expected, "{text}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod logins;
 mod matrix;
 mod names;
 mod people;
+mod ports;
 mod privileges;
 mod relay;
 #[path = "../rig/mod.rs"]
