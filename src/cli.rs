@@ -7,6 +7,7 @@ mod listen;
 mod owner;
 mod probe;
 mod serve;
+mod sign;
 mod subscribe;
 
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ pub use serve::{cgi, fastcgi};
 use subscribe::Wish;
 
 /// First arguments by which a person at a terminal is known.
-pub const COMMANDS: [&str; 12] = [
+pub const COMMANDS: [&str; 13] = [
     "serve",
     "get",
     "probe",
@@ -40,6 +41,7 @@ pub const COMMANDS: [&str; 12] = [
     "unsubscribe",
     "listen",
     "check",
+    "sign",
     "config",
     "--help",
     "-h",
@@ -62,6 +64,13 @@ A web server runs it as CGI or FastCGI. For people there are these commands:
   webpresence listen [--for SECONDS]        hold the session, so that people can opt in from their own clients
   webpresence check [JID...]                try the configuration and the way to the XMPP server, and whether these
                                             people can be seen
+  webpresence sign JID [NAME=URL]...        print the parameters of a link whose holder sees what this person may see,
+                                            with these redirects (images, available, away, ...)
+       --for JID                            what somebody else may see
+       --days N                             until then; by default the longest that the configuration allows
+       --type TYPE                          for this type of answer
+       --opaque                             hide the addresses
+       --url BASE                           print the whole link
   webpresence config --example              print a commented configuration file
   webpresence config --reference            print all keys as a table
   webpresence --help, --version
@@ -88,6 +97,7 @@ enum Command {
     Subscribe(Vec<BareJid>, Wish),
     Listen(Option<Duration>),
     Check(Vec<BareJid>),
+    Sign(sign::Order),
     ConfigExample,
     ConfigReference,
     Help,
@@ -173,6 +183,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             configured_quietly(file).and_then(as_owner).and_then(|config| listen::listen(&config, time, out))
         }
         Command::Check(jids) => check::check(file, &jids, out),
+        Command::Sign(order) => loaded(file).and_then(|config| sign::sign(&config, &order, out)),
     };
     exit_code(done)
 }
@@ -203,7 +214,7 @@ pub fn nobody(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, Command), Misuse> {
     let (mut file, mut name, mut values, mut listen, mut flag) = (None, None, Vec::new(), Vec::new(), None);
-    let (mut time, mut requester) = (None, None);
+    let (mut time, mut requester, mut link) = (None, None, sign::Options::default());
     let mut parser = Parser::from_iter(args);
     while let Some(arg) = parser.next()? {
         match arg {
@@ -219,6 +230,10 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
                 time = Some(Duration::from_secs(parsed.map(u32::into).ok_or_else(misuse)?));
             }
             Arg::Long("for") if name.as_deref() == Some("probe") => requester = Some(jid(parser.value()?)?),
+            Arg::Long(option) if name.as_deref() == Some("sign") && sign::Options::NAMES.contains(&option) => {
+                let option = option.to_owned();
+                link.take(&option, &mut parser)?;
+            }
             Arg::Long("example") if name.as_deref() == Some("config") => flag = Some(Command::ConfigExample),
             Arg::Long("reference") if name.as_deref() == Some("config") => flag = Some(Command::ConfigReference),
             Arg::Long("help") | Arg::Short('h') => return Ok((file, Command::Help)),
@@ -240,6 +255,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<PathBuf>, C
             return Err(Misuse(format!("{name} takes one JID or more")));
         }
         (Some("check"), _) => Command::Check(jids(values)?),
+        (Some("sign"), _) => Command::Sign(link.about(values)?),
         (Some("config"), []) => flag.ok_or_else(|| Misuse("config takes --example or --reference".to_owned()))?,
         (Some("serve" | "listen" | "config"), [extra, ..]) => {
             return Err(Misuse(format!("unexpected argument {extra:?}")));
@@ -400,6 +416,8 @@ mod tests {
         check("probe --for bob@example.com", Err("probe takes one JID or more"));
         check("listen all", Err("unexpected argument \"all\""));
         check("check --listen x", Err("invalid option '--listen'"));
+        check("sign", Err("sign takes one JID"));
+        check("check --days 1", Err("invalid option '--days'"));
         check("config", Err("config takes --example or --reference"));
         check("--config", Err("missing argument for option '--config'"));
     }

@@ -35,6 +35,8 @@ if [ "${1:-}" = test ]; then
     need dnsmasq-base has dnsmasq
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need pkg-config has pkg-config
+    # One of the languages that sign links in contrib.
+    need php-cli has php
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
     sh "$(dirname "$0")/unpack.sh"
 fi
