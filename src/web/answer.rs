@@ -66,11 +66,14 @@ pub async fn answer(
     if !origins::is_welcome(request, &identity.access.referers) {
         return site.forbid(&query, &Audience { scope: Scope::Nobody, ..audience }).await.seal(request);
     }
-    if access::needs_asker(&identity.access, jid) && asker == Asker::Nobody {
-        return site.forbid(&query, &audience).await.seal(request);
-    }
+    // Where it does not matter who asks, nobody is as good as anybody.
+    let asker = match (access::needs_asker(&identity.access, jid), asker) {
+        (true, Asker::Nobody) => return site.forbid(&query, &audience).await.seal(request),
+        (true, asker) => asker,
+        (false, _) => Asker::Nobody,
+    };
     let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
-    let pair = Pair { target: jid.clone(), asker: asker.clone() };
+    let pair = Pair { target: jid.clone(), asker };
     let wanted = Wanted { pair, want, client: requester::client(request) };
     let found = find(identity, wanted, request.arrived + identity.timeout).await;
     site.tell(&query, found, &audience).await.seal(request)
