@@ -98,7 +98,7 @@ impl<'a> Audience<'a> {
     /// Who may keep what an identity tells of a target.
     fn of(identity: &'a Identity, target: &BareJid, query: &Query, now_s: u64) -> Audience<'a> {
         let needs_asker = access::needs_asker(&identity.access, target);
-        let scope = if needs_asker { scope_of_people(identity) } else { Scope::Public };
+        let scope = if needs_asker { scope_of_people(identity) } else { scope_of_hosts(identity) };
         let proven = query.proven(&identity.jid);
         let life = proven.map(|proven| Duration::from_secs(proven.exp_s.saturating_sub(now_s)));
         Audience { identity: Some(identity), scope, life }
@@ -107,10 +107,15 @@ impl<'a> Audience<'a> {
 
 fn scope_of_people(identity: &Identity) -> Scope {
     match (identity.access.visibility, &identity.access.requester) {
-        (Visibility::Anyone, _) => Scope::Public,
+        (Visibility::Anyone, _) => scope_of_hosts(identity),
         (Visibility::Subscribers, Requester::RemoteUser { .. }) => Scope::Login,
         (Visibility::Subscribers, Requester::Query | Requester::Signed(_)) => Scope::Private,
     }
+}
+
+/// A cache that many visitors share would not look at the page that shows the answer.
+fn scope_of_hosts(identity: &Identity) -> Scope {
+    if identity.access.referers.is_empty() { Scope::Public } else { Scope::Private }
 }
 
 /// What every answer to one request is made from.
@@ -150,7 +155,8 @@ impl Site<'_> {
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {
             response = response.with("Retry-After", pause.as_millis().div_ceil(1000).max(1).to_string());
         }
-        if widest == Scope::Login {
+        let is_trusted = |identity: &Identity| origins::is_trusted(self.request, &identity.access.cors);
+        if widest == Scope::Login && !audience.identity.is_some_and(is_trusted) {
             response = response.for_own_site();
         }
         if let Some(vary) = self.vary(query, audience.identity) {

@@ -19,19 +19,19 @@ pub fn listed<'a>(request: &Request, origins: &'a [String]) -> Option<&'a str> {
     origins.iter().map(String::as_str).find(|known| known.as_bytes() == origin)
 }
 
-/// Whether a page of another site makes its visitor's browser ask, with the visitor's login. One of these origins may:
-/// a script's is told, a picture's is that of its page.
+/// Whether a page of another site makes its visitor's browser ask, with the visitor's login.
 pub fn is_foreign(request: &Request, origins: &[String]) -> bool {
     let is_cross_site = request.var("HTTP_SEC_FETCH_SITE").is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site"));
-    let by_page = || {
-        let page = page(request.var("HTTP_REFERER")?)?;
-        origins.contains(&page.origin().ascii_serialization()).then_some(())
-    };
-    let is_listed = match request.var("HTTP_ORIGIN") {
+    is_cross_site && !is_trusted(request, origins)
+}
+
+/// Whether one of these origins asks: a script's is told, a picture's is that of its page.
+pub fn is_trusted(request: &Request, origins: &[String]) -> bool {
+    let by_page = || page(request.var("HTTP_REFERER")?).map(|page| page.origin().ascii_serialization());
+    match request.var("HTTP_ORIGIN") {
         Some(_) => listed(request, origins).is_some(),
-        None => by_page().is_some(),
-    };
-    is_cross_site && !is_listed
+        None => by_page().is_some_and(|origin| origins.contains(&origin)),
+    }
 }
 
 /// The host under which the visitor has asked, without its port.

@@ -39,13 +39,16 @@ impl Response {
     /// The answer to a CORS preflight (Fetch, 3.2.2), or what OPTIONS gets where no other site may read answers.
     pub fn preflight(readers: Readers) -> Response {
         let response = Response { status: 204, headers: Vec::new(), body: Vec::new() }.with("Allow", METHODS);
-        if readers == Readers::OwnSite {
-            return response;
-        }
+        // Beside a login a star is no more than a star (Fetch, 3.2.5).
+        let headers = match readers {
+            Readers::OwnSite => return response,
+            Readers::Everybody => "*",
+            Readers::Origin(_) => "Cache-Control, If-None-Match, X-Requested-With",
+        };
         response
             .open_to(readers)
             .with("Access-Control-Allow-Methods", METHODS)
-            .with("Access-Control-Allow-Headers", "*")
+            .with("Access-Control-Allow-Headers", headers)
             .with("Access-Control-Max-Age", "86400")
     }
 
@@ -70,7 +73,6 @@ impl Response {
         match readers {
             Readers::OwnSite => self,
             Readers::Everybody => self.with("Access-Control-Allow-Origin", "*"),
-            // A star would not do beside a login (Fetch, 3.2.5).
             Readers::Origin(origin) => {
                 self.with("Access-Control-Allow-Origin", origin).with("Access-Control-Allow-Credentials", "true")
             }

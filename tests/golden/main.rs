@@ -1,6 +1,7 @@
 //! Whole answers, from the CGI variables to the bytes that go out. Here are the configuration the tests share, the way
 //! an answer is written down, and the comparison with the files beside this one; `UPDATE_GOLDEN=1` rewrites those.
 
+mod access;
 mod answers;
 mod faults;
 mod links;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
-use webpresence::access;
+use webpresence::access::may_see;
 use webpresence::cache::{Found, Sight, Want};
 use webpresence::config::*;
 use webpresence::presence::{Picture, Presence, State, Texts};
@@ -73,7 +74,7 @@ fn ask(config: &Config, request: &Request, found: Found) -> (Response, Option<St
         let Pair { target, asker } = &wanted.pair;
         asked = Some(target.to_string());
         match found {
-            Found::Known { age, .. } if !access::may_see(&identity.access, target, asker, None) => {
+            Found::Known { age, .. } if !may_see(&identity.access, target, asker, None) => {
                 Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age }
             }
             found => found,
