@@ -88,7 +88,9 @@ fn wait_to_the_end(replay: &mut Replay, context: &str) {
 /// What the server must have said for an answer; silence is read only from a server that is there.
 fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Replay) -> bool {
     let heard = |what: &str| replay.heard.contains(what);
-    let pong = || pings(&replay.said).any(|id| heard(&format!("id='{id}'")));
+    // Only the server itself can send either.
+    let roster = heard("<query xmlns='jabber:iq:roster'");
+    let pong = || roster || pings(&replay.said).any(|id| heard(&format!("id='{id}'")));
     match answer {
         Err(Failure::Silent) => at_deadline,
         Err(Failure::RemoteUnreachable) => heard("<remote-server-"),
@@ -103,8 +105,8 @@ fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Re
             Why::Chosen => false,
             Why::Refused => heard("unsubscribed") || heard("<forbidden") || heard("<not-authorized"),
             Why::NoConsent(_) => {
-                let told = ["<subscription-required", "<forbidden", "<query xmlns='jabber:iq:roster'>"];
-                pong() && told.iter().any(|word| heard(word))
+                let told = ["<subscription-required", "<forbidden"];
+                pong() && (roster || told.iter().any(|word| heard(word)))
             }
             Why::NotFound => heard("<item-not-found") || heard("<presence type='error'"),
             Why::NoOtherClient => pong(),

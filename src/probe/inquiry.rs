@@ -301,6 +301,11 @@ impl Inquiry {
         now >= self.until
     }
 
+    /// What is still out is no longer waited for.
+    pub fn is_given_up(&self, now: Instant) -> bool {
+        self.alive.is_some_and(|alive| alive + PATIENCE <= now)
+    }
+
     /// True once the server itself has shown that this person lets us see him.
     pub fn proves_consent(&self) -> bool {
         self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())

@@ -23,6 +23,7 @@ mod rig;
 mod sockets;
 mod stand;
 mod tls;
+mod traces;
 mod turns;
 mod web;
 mod world;

@@ -20,7 +20,7 @@ impl Errands {
             });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
         let echo = self.echo.as_ref().and_then(Echo::next);
-        let rest = [self.requests.next(now), self.times.next(now), self.avatars.next(now), echo];
+        let rest = [self.requests.next(now), self.times.next(now), self.avatars.next(now), echo, self.granting_until];
         inquiries.chain(own).chain(rest.into_iter().flatten()).min()
     }
 
@@ -38,11 +38,12 @@ impl Errands {
             self.sent.retain(|_, sent| !sent.topic.forget(*id));
             // A server that has not said in time what it is will be asked again.
             let domain = domain_of(&inquiry.jid);
+            let is_last = self.inquiries.values().all(|other| other.jid.domain() != domain.domain());
+            let in_vain = inquiry.is_overdue(now) || is_last && inquiry.is_given_up(now);
+            self.sent.retain(|_, sent| !(in_vain && sent.to == domain && matches!(sent.topic, Topic::Version)));
             if inquiry.roster.is_awaited() {
                 self.may_not_read_rosters(domain.as_str());
             }
-            let overdue = inquiry.is_overdue(now);
-            self.sent.retain(|_, sent| !(overdue && sent.to == domain && matches!(sent.topic, Topic::Version)));
             match answer {
                 Ok(answer) if answer.presence.state == State::Forbidden => {
                     self.facts.forget_consent(&inquiry.jid);

@@ -51,6 +51,9 @@ fn request(visibility: Visibility) -> &'static str {
     }
 }
 
+/// How long a server that has let us read rosters before may take to say so again.
+const GRANTING: Duration = Duration::from_millis(500);
+
 /// How long a server may take to hand over what has waited for an account: requests, and what people wrote to it.
 const HANDING_OVER: Duration = Duration::from_secs(1);
 
@@ -117,6 +120,8 @@ pub struct Errands {
     times: Times,
     /// The domains that let us read rosters (XEP-0356), as far as this session has heard.
     granted: HashSet<String>,
+    /// Until when the word of our own server is waited for that grants them again.
+    granting_until: Option<Instant>,
     avatars: Avatars,
     /// People whom we asked back without waiting for an answer.
     asked_back: HashSet<BareJid>,
@@ -162,6 +167,7 @@ impl Errands {
             requests: Requests::default(),
             times: Times::default(),
             granted: HashSet::new(),
+            granting_until: None,
             avatars: Avatars::default(),
             asked_back: HashSet::new(),
             guests: Guests::of(identity),
@@ -346,7 +352,7 @@ impl Errands {
 
     /// Writes everything that was put since the last call.
     pub fn write(&mut self, out: &mut String, now: Instant) {
-        if self.asks_ourselves(out, now) {
+        if self.asks_ourselves(out, now) || self.awaits_grant(now) {
             return;
         }
         if self.facts.server(self.home.as_str()).wants_presence {
@@ -399,6 +405,23 @@ impl Errands {
         let names = self.echo.as_mut().map(|echo| echo.round(now));
         names.iter().flatten().for_each(|name| out.push_str(&self.sender.echo(name)));
         self.echo.is_some()
+    }
+
+    /// COMPAT: ejabberd lets a component read rosters a moment after its handshake, and says so then. What comes earlier
+    /// is refused, and one ejabberd drops every IQ until then. So nothing goes out before, where the grant is known.
+    fn awaits_grant(&mut self, now: Instant) -> bool {
+        let home = self.home.to_string();
+        let is_told = self.granted.contains(&home) || self.kind(&home) == Some(ServerKind::Prosody);
+        if is_told || self.sender.from.is_none() || !self.facts.server(&home).roster {
+            self.granting_until = None;
+            return false;
+        }
+        let is_over = *self.granting_until.get_or_insert(now + GRANTING) <= now;
+        if is_over {
+            self.granting_until = None;
+            self.may_not_read_rosters(&home);
+        }
+        !is_over
     }
 
     /// Where silence means nothing by itself, the account's own roster tells who lets us see him.
@@ -463,11 +486,14 @@ impl Errands {
     }
 
     /// XEP-0356 was granted there, and the roster is wanted for others or tells more than the server's silence does.
+    /// Prosody's grants hold from the handshake on, so that an earlier session's word will do.
     fn reads_roster(&self, inquiry: &Inquiry) -> bool {
         let domain = inquiry.jid.domain().as_str();
-        let is_needed = inquiry.viewers == Roster::Wanted || self.kind(domain) != Some(ServerKind::Prosody);
-        let is_granted = inquiry.is_person() && self.spared.is_none() && self.facts.server(domain).roster;
-        is_granted && is_needed && inquiry.roster == Reply::NotAsked
+        let is_prosody = self.kind(domain) == Some(ServerKind::Prosody);
+        let is_needed = inquiry.viewers == Roster::Wanted || !is_prosody;
+        let is_granted = self.granted.contains(domain) || is_prosody && self.facts.server(domain).roster;
+        let is_asked = inquiry.roster != Reply::NotAsked;
+        inquiry.is_person() && self.spared.is_none() && is_needed && is_granted && !is_asked
     }
 
     /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
