@@ -15,6 +15,7 @@ mod life;
 mod logins;
 mod matrix;
 mod names;
+mod origins;
 mod people;
 mod ports;
 mod privileges;
