@@ -77,6 +77,11 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
+pub fn away(jid: &str) -> Case {
+    let xml = format!(r#"<presence from="{jid}"><show>away</show><status>Lunch</status></presence>"#);
+    case(jid, "away", "Lunch", &xml, r#""status":"Lunch","priority":0,"label":"Away""#)
+}
+
 fn case(jid: &str, state: &'static str, text: &str, xml: &str, json: &str) -> Case {
     Case {
         jid: jid.to_owned(),
@@ -102,6 +107,13 @@ pub fn forbidden(jid: &str) -> Case {
     case(jid, "forbidden", "Forbidden", &error, r#""status":null,"priority":null,"label":"Forbidden""#)
 }
 
+/// As it is told to somebody who was believed to be `to`.
+pub fn forbidden_to(jid: &str, to: &str) -> Case {
+    let case = forbidden(jid);
+    let (from, named) = (format!(r#"from="{jid}""#), format!(r#"from="{jid}" to="{to}""#));
+    Case { xml: case.xml.replace(&from, &named), ..case }
+}
+
 pub fn unknown(jid: &str) -> Case {
     let error = error(jid, 503, "wait", "service-unavailable");
     case(jid, "unknown", "Unknown", &error, r#""status":null,"priority":null,"label":"Unknown""#)
@@ -116,6 +128,12 @@ fn error(jid: &str, code: u16, kind: &str, condition: &str) -> String {
 impl Case {
     /// Compares a whole answer: status, type, body, and how long it may be kept.
     pub fn check(&self, kind: &str, answer: &Answer) {
+        self.check_body(kind, answer, &self.jid);
+        self.check_headers(kind, answer);
+    }
+
+    /// Compares status, type and body; `what` is said where they differ.
+    pub fn check_body(&self, kind: &str, answer: &Answer, what: &str) {
         let (content_type, body) = match kind {
             "image" => ("image/png", icon(self.state)),
             "text" => ("text/plain; charset=utf-8", self.text.clone().into_bytes()),
@@ -124,8 +142,7 @@ impl Case {
             other => panic!("no such type: {other}"),
         };
         let found = (answer.status, answer.header("Content-Type"), legible(&answer.body));
-        assert_eq!(found, (self.status(kind), Some(content_type), legible(&body)), "{} as {kind}", self.jid);
-        self.check_headers(kind, answer);
+        assert_eq!(found, (self.status(kind), Some(content_type), legible(&body)), "{what} as {kind}");
     }
 
     fn status(&self, kind: &str) -> u16 {

@@ -1,9 +1,9 @@
 //! The ways a request comes in: a command, plain CGI, nginx with FastCGI on a socket, and Apache, which starts the
 //! executable itself.
 
-use crate::rig::apache::{Apache, Module, web_user};
+use crate::rig::apache::{Apache, Snippet, web_user};
 use crate::rig::http::{Answer, Request};
-use crate::rig::nginx::Nginx;
+use crate::rig::nginx::{self, Nginx};
 use crate::rig::webpresence::{Serve, Webpresence};
 
 /// Openfire's path, and the short one.
@@ -32,22 +32,25 @@ impl Door {
         match self {
             Door::Get => Open::Get(installed),
             Door::Cgi => Open::Cgi(installed),
-            Door::Nginx => {
-                let serve = installed.serve();
-                Open::Nginx { nginx: Nginx::start(&serve.socket), _serve: serve, _installed: installed }
-            }
-            Door::Fcgid => apache(Module::Fcgid, installed),
-            Door::Cgid => apache(Module::Cgid, installed),
+            Door::Nginx => nginx(nginx::Snippet::Public, installed),
+            Door::Fcgid => apache(Snippet::Fcgid, installed),
+            Door::Cgid => apache(Snippet::Cgid, installed),
         }
     }
 }
 
-fn apache(module: Module, installed: Webpresence) -> Open {
-    let executable = installed.executable(if module == Module::Fcgid { "webpresence.fcgi" } else { "webpresence.cgi" });
+pub fn nginx(snippet: nginx::Snippet, installed: Webpresence) -> Open {
+    let serve = installed.serve();
+    Open::Nginx { nginx: Nginx::with(&serve.socket, snippet), _serve: serve, _installed: installed }
+}
+
+pub fn apache(snippet: Snippet, installed: Webpresence) -> Open {
+    let executable =
+        installed.executable(if snippet == Snippet::Cgid { "webpresence.cgi" } else { "webpresence.fcgi" });
     if let Some(user) = web_user() {
         installed.hand_over(user);
     }
-    Open::Apache { apache: Apache::start(module, &executable, &installed.config), _installed: installed }
+    Open::Apache { apache: Apache::start(snippet, &executable, &installed.config), _installed: installed }
 }
 
 impl Open {

@@ -2,6 +2,7 @@
 //! other, people kept online by a client that is not ours. Nothing is skipped: a missing program fails with the command
 //! that installs it.
 
+mod access;
 mod avatars;
 mod cases;
 mod check;
@@ -14,10 +15,12 @@ mod life;
 mod logins;
 mod matrix;
 mod names;
+mod origins;
 mod people;
 mod ports;
 mod privileges;
 mod relay;
+mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod sockets;

@@ -4,10 +4,11 @@
 use std::thread;
 
 use crate::cases::{Case, cases, icon};
-use crate::doors::{Door, Open, SHORT, STATUS};
+use crate::doors::{self, Door, Open, SHORT, STATUS};
 use crate::rig::http::Request;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{Identity, Kind};
+use crate::rig::{apache, nginx};
 use crate::world::visit;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -162,6 +163,40 @@ fn http_through_mod_cgid() {
 #[test]
 fn http_through_mod_fcgid() {
     check(Door::Fcgid, 6);
+}
+
+/// The web server's own way against pages of others, as the snippets show it: whose referer is missing may be anybody.
+fn only_own_pages(open: &Open, own: &str) {
+    let target = format!("{STATUS}?jid=away@example.test&type=text");
+    for (referer, status) in [
+        (None, 200),
+        (Some("https://www.example.com/team.html"), 200),
+        (Some("https://blog.example.org:8443/"), 200),
+        (Some(own), 200),
+        (Some("https://elsewhere.example/"), 403),
+        (Some("https://www.example.com.elsewhere.example/"), 403),
+        (Some("https://elsewhere.example/www.example.com/"), 403),
+    ] {
+        let request = Request::get(&target);
+        let request = match referer {
+            Some(referer) => request.header("Referer", referer),
+            None => request,
+        };
+        let answer = open.send(request);
+        assert_eq!((answer.status, answer.text() == "Lunch\n"), (status, status == 200), "{referer:?}: {answer:?}");
+    }
+}
+
+#[test]
+fn only_own_pages_through_nginx() {
+    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(16));
+    only_own_pages(&doors::nginx(nginx::Snippet::OwnPages, installed), "http://localhost/");
+}
+
+#[test]
+fn only_own_pages_through_apache() {
+    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(17));
+    only_own_pages(&doors::apache(apache::Snippet::OwnPages, installed), "https://example.org/");
 }
 
 /// The original loses answers when several ask about a component at once, and never finds one that is spelled in upper

@@ -1,4 +1,4 @@
-//! Apache with a shipped snippet; it starts the executable itself.
+//! Apache with a shipped snippet, changed as the snippet itself says; it starts the executable itself.
 
 use std::fs;
 use std::net::TcpStream;
@@ -6,13 +6,18 @@ use std::path::Path;
 use std::process::Command;
 
 use super::leash::{Leash, directory};
-use super::{eventually, fill, http, port, program, repository};
+use super::nginx::uncommented;
+use super::{eventually, fill, http, login, port, program, repository};
 
-/// How Apache runs the executable.
+/// Which shipped file, each for a way to run the executable, and what its comments tell an admin to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Module {
+pub enum Snippet<'a> {
     Fcgid,
     Cgid,
+    /// By mod_fcgid, and only pages of `www.example.com` may show an answer.
+    OwnPages,
+    /// By mod_fcgid; these users log in, each with the password of all.
+    Login(&'a [&'a str]),
 }
 
 pub struct Apache {
@@ -34,6 +39,10 @@ LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
 LoadModule env_module /usr/lib/apache2/modules/mod_env.so
+LoadModule authn_core_module /usr/lib/apache2/modules/mod_authn_core.so
+LoadModule authn_file_module /usr/lib/apache2/modules/mod_authn_file.so
+LoadModule authz_user_module /usr/lib/apache2/modules/mod_authz_user.so
+LoadModule auth_basic_module /usr/lib/apache2/modules/mod_auth_basic.so
 LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
 <IfModule mod_fcgid.c>
     FcgidIPCDir "@DIR@/sock"
@@ -45,13 +54,14 @@ LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
     SetEnv WEBPRESENCE_CONFIG "@CONFIG@"
 </IfModule>
 Define WEBPRESENCE_EXE "@EXE@"
+Define WEBPRESENCE_USERS "@DIR@/htpasswd"
 Include "@SNIPPET@"
 "#;
 
 impl Apache {
     /// `executable` and `config` must be readable for `web_user`.
-    pub fn start(module: Module, executable: &Path, config: &Path) -> Apache {
-        port::retrying("apache2", || try_start(module, executable, config))
+    pub fn start(snippet: Snippet, executable: &Path, config: &Path) -> Apache {
+        port::retrying("apache2", || try_start(snippet, executable, config))
     }
 
     pub fn send(&self, request: http::Request) -> http::Answer {
@@ -64,13 +74,22 @@ pub fn web_user() -> Option<&'static str> {
     rustix::process::geteuid().is_root().then_some("www-data")
 }
 
-fn try_start(module: Module, executable: &Path, config: &Path) -> Result<Apache, String> {
+fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache, String> {
     let dir = directory("apache");
     let [port] = port::free();
-    let (module, snippet, package) = match module {
-        Module::Fcgid => ("fcgid", "apache/webpresence-fcgid.conf", "libapache2-mod-fcgid"),
-        Module::Cgid => ("cgid", "apache/webpresence-cgi.conf", "apache2"),
+    let (snippet, module, package) = match which {
+        Snippet::Cgid => ("apache/webpresence-cgi.conf", "cgid", "apache2"),
+        Snippet::Fcgid | Snippet::OwnPages => ("apache/webpresence-fcgid.conf", "fcgid", "libapache2-mod-fcgid"),
+        Snippet::Login(_) => ("apache/webpresence-login.conf", "fcgid", "libapache2-mod-fcgid"),
     };
+    let mut text = fs::read_to_string(repository(snippet)).expect("shipped");
+    match which {
+        Snippet::Fcgid | Snippet::Cgid => {}
+        Snippet::OwnPages => text = uncommented(&text, 1).replace("    Require all granted\n", ""),
+        Snippet::Login(users) => drop(login::htpasswd(dir.path(), users)),
+    }
+    let snippet = dir.path().join("webpresence.conf");
+    fs::write(&snippet, text).expect("the directory is ours");
     let there = fs::exists(format!("/usr/lib/apache2/modules/mod_{module}.so")).unwrap_or(false);
     assert!(there, "mod_{module} is missing; install it with: apt-get install {package}");
     let listen = port.to_string();
@@ -81,7 +100,7 @@ fn try_start(module: Module, executable: &Path, config: &Path) -> Result<Apache,
         ("MODULE", Path::new(module)),
         ("CONFIG", config),
         ("EXE", executable),
-        ("SNIPPET", &repository(snippet)),
+        ("SNIPPET", &snippet),
     ];
     let words = words.map(|(name, value)| (name, value.to_str().expect("paths of ours are text")));
     fs::write(dir.path().join("apache.conf"), fill(CONFIG, &words)).expect("the directory is ours");

@@ -33,6 +33,7 @@ if [ "${1:-}" = test ]; then
     need ejabberd has ejabberdctl
     need apache2 has apache2
     need dnsmasq-base has dnsmasq
+    need chromium has chromium
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need pkg-config has pkg-config
     # One of the languages that sign links in contrib.

@@ -12,6 +12,7 @@ pub mod fastcgi;
 pub mod http;
 pub mod jabberd2;
 pub mod leash;
+pub mod login;
 pub mod nginx;
 pub mod port;
 pub mod prosody;
