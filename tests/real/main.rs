@@ -22,6 +22,7 @@ mod relay;
 mod rig;
 mod sockets;
 mod stand;
+mod strangers;
 mod tls;
 mod turns;
 mod web;
