@@ -1,9 +1,10 @@
 //! What is remembered about visitors who get to see nothing: who was refused whom, and how many people that nobody
 //! here knows each client has asked for. Both keep an answer from telling whether somebody exists: a refusal comes
-//! from memory only for those who had it already, and whoever tries many names soon gets no answer at all. The time is
-//! an argument.
+//! from memory only for those who had it already, and whoever tries many names soon gets no answer at all, whichever
+//! process he asks. The time is an argument.
 
-mod rate;
+pub mod ledger;
+pub mod rate;
 mod refusals;
 
 use std::net::IpAddr;
@@ -31,8 +32,8 @@ pub struct Strangers {
 
 impl Strangers {
     /// `refusals`: how many are remembered, each for `ttl`.
-    pub fn new(refusals: usize, ttl: Duration, per_client: u32, in_all: u32) -> Strangers {
-        Strangers { refusals: Refusals::new(refusals, ttl), rate: Rate::new(per_client, in_all) }
+    pub fn new(refusals: usize, ttl: Duration, rate: Rate) -> Strangers {
+        Strangers { refusals: Refusals::new(refusals, ttl), rate }
     }
 
     /// How long ago this visitor was told that he may not see this person, as far as it still holds.
@@ -51,12 +52,13 @@ impl Strangers {
     }
 
     /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
-    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now: Instant) -> Result<(), Duration> {
-        self.rate.admit(client, pair, now)
+    /// The time is that of the day, which processes share.
+    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) -> Result<(), Duration> {
+        self.rate.admit(client, pair, now_ms)
     }
 
     /// He does see him: that was no guess.
-    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair) {
-        self.rate.forgive(client, pair);
+    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) {
+        self.rate.forgive(client, pair, now_ms);
     }
 }

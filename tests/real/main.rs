@@ -25,6 +25,7 @@ mod requesters;
 mod rig;
 mod sockets;
 mod stand;
+mod strangers;
 mod tls;
 mod traces;
 mod turns;
