@@ -19,6 +19,7 @@ mod privileges;
 mod relay;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod rosters;
 mod sockets;
 mod stand;
 mod tls;
