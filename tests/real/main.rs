@@ -23,6 +23,7 @@ mod relay;
 mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod rosters;
 mod sockets;
 mod stand;
 mod strangers;
