@@ -165,11 +165,10 @@ fn signed_links(kind: Kind, source: Source) {
     let (by_command, for_bob, opaque) = (sign(&[]), sign(&["--for", &jid("bob")]), sign(&["--opaque"]));
     assert!(!opaque.contains("alice"), "{opaque}");
     let open = doors::nginx(nginx::Snippet::Public, installed);
-    let soon = now_s() + 3600;
-    let (alice, bob, frank) = (jid("alice"), jid("bob"), jid("frank"));
+    let (alice, bob, soon) = (jid("alice"), jid("bob"), now_s() + 3600);
     let link = |req_jid, kind, images| Link { jid: &alice, req_jid, kind, images };
-
     let good = link(&bob, "text", None).query(KEY, soon);
+    let images = link(&bob, "image", Some("/icons/--IMAGE--.png")).query(KEY, soon);
     for query in [
         &good,
         &by_command,
@@ -183,9 +182,14 @@ fn signed_links(kind: Kind, source: Source) {
         away(&alice).check_body("text", &answer, query);
         assert!(answer.header("Cache-Control").is_some_and(|kept| kept.starts_with("private, max-age=")), "{answer:?}");
     }
-    let images = link(&bob, "image", Some("/icons/--IMAGE--.png")).query(KEY, soon);
     assert_eq!(open.ask(STATUS, &images).header("Location"), Some("/icons/away.png"));
+    changed_links(&open, &good, soon, &opaque);
+    links_of_others(&open, &good, &images);
+}
 
+fn changed_links(open: &Open, good: &str, soon: u64, opaque: &str) {
+    let (alice, bob, frank) = (jid("alice"), jid("bob"), jid("frank"));
+    let link = |req_jid, key, exp| Link { jid: &alice, req_jid, kind: "text", images: None }.query(key, exp);
     let bare = format!("jid={alice}&type=text");
     let sig = good.rfind('=').expect("it ends with its signature") + 1;
     let changed = if good[sig..].starts_with('A') { "B" } else { "A" };
@@ -201,16 +205,19 @@ fn signed_links(kind: Kind, source: Source) {
         good.replace(&soon.to_string(), &(soon + 1).to_string()),
         good.replace(&format!("req_jid={bob}"), &format!("req_jid={alice}")),
         good.replace(&format!("req_jid={bob}&"), ""),
-        link(&bob, "text", None).query(KEY, now_s() - 1),
-        link(&bob, "text", None).query(KEY, now_s() + 3 * 24 * 3600),
-        link(&bob, "text", None).query(other_key, soon),
-        link(&frank, "text", None).query(KEY, soon),
-        link("alice@evil.example", "text", None).query(KEY, soon),
+        link(&bob, KEY, now_s() - 1),
+        link(&bob, KEY, now_s() + 3 * 24 * 3600),
+        link(&bob, other_key, soon),
+        link(&frank, KEY, soon),
+        link("alice@evil.example", KEY, soon),
         format!("{opaque}A&type=text"),
     ];
-    refused_alike(&open, "text", &refused);
-    // Of another person, whom the requester might see; of another type; to another place.
-    let other = good.replace(&alice, &jid("gonny"));
+    refused_alike(open, "text", &refused);
+}
+
+/// Of another person, whom the requester might see; of another type; to another place.
+fn links_of_others(open: &Open, good: &str, images: &str) {
+    let other = good.replace(&jid("alice"), &jid("gonny"));
     forbidden(&jid("gonny")).check_body("text", &open.ask(STATUS, &other), &other);
     let as_json = good.replace("type=text", "type=json");
     assert_eq!(open.ask(STATUS, &as_json).status, 403);

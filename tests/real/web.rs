@@ -199,6 +199,29 @@ fn only_own_pages_through_apache() {
     only_own_pages(&doors::apache(apache::Snippet::OwnPages, installed), "https://example.org/");
 }
 
+/// One executable, two sites, two rules.
+#[test]
+fn two_sites_of_apache_have_two_configurations() {
+    let nowhere = "[xmpp]\njid = presence.example.test\npassword = x\nport = 1\n";
+    let [installed, second] = ["first", "second"].map(|word| {
+        let installed = Webpresence::written(Identity::Component(0), nowhere, "");
+        installed.configure(&format!("{}[text]\nforbidden = The {word} site\n", installed.configuration()));
+        installed
+    });
+    if let Some(user) = apache::web_user() {
+        second.hand_over(user);
+    }
+    let open = doors::apache(apache::Snippet::TwoSites(&second.config), installed);
+    // Nobody has to be asked about a domain that is not served.
+    let text = |host: &str| {
+        let target = format!("http://{host}{STATUS}?jid=a@elsewhere.test&type=text");
+        open.send(Request::get(&target)).text()
+    };
+    for _ in 0..3 {
+        assert_eq!([text("localhost"), text("second.test")], ["The first site\n", "The second site\n"]);
+    }
+}
+
 /// The original loses answers when several ask about a component at once, and never finds one that is spelled in upper
 /// case.
 #[test]

@@ -18,6 +18,8 @@ pub enum Snippet<'a> {
     OwnPages,
     /// By mod_fcgid; these users log in, each with the password of all.
     Login(&'a [&'a str]),
+    /// By mod_fcgid, and the site `second.test` has a configuration of its own.
+    TwoSites(&'a Path),
 }
 
 pub struct Apache {
@@ -79,7 +81,9 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
     let [port] = port::free();
     let (snippet, module, package) = match which {
         Snippet::Cgid => ("apache/webpresence-cgi.conf", "cgid", "apache2"),
-        Snippet::Fcgid | Snippet::OwnPages => ("apache/webpresence-fcgid.conf", "fcgid", "libapache2-mod-fcgid"),
+        Snippet::Fcgid | Snippet::OwnPages | Snippet::TwoSites(_) => {
+            ("apache/webpresence-fcgid.conf", "fcgid", "libapache2-mod-fcgid")
+        }
         Snippet::Login(_) => ("apache/webpresence-login.conf", "fcgid", "libapache2-mod-fcgid"),
     };
     let mut text = fs::read_to_string(repository(snippet)).expect("shipped");
@@ -87,6 +91,7 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
         Snippet::Fcgid | Snippet::Cgid => {}
         Snippet::OwnPages => text = uncommented(&text, 1).replace("    Require all granted\n", ""),
         Snippet::Login(users) => drop(login::htpasswd(dir.path(), users)),
+        Snippet::TwoSites(second) => text += &two_sites(port, second),
     }
     let snippet = dir.path().join("webpresence.conf");
     fs::write(&snippet, text).expect("the directory is ours");
@@ -112,4 +117,12 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
         true => Ok(Apache { port, _leash: leash }),
         false => Err(leash.log()),
     }
+}
+
+/// The line that the snippet names, in a site beside the first.
+fn two_sites(port: u16, second: &Path) -> String {
+    let site =
+        |name: &str, more: &str| format!("<VirtualHost 127.0.0.1:{port}>\nServerName {name}\n{more}</VirtualHost>\n");
+    let own = format!("FcgidInitialEnv WEBPRESENCE_CONFIG {}\n", second.display());
+    site("localhost", "") + &site("second.test", &own)
 }
