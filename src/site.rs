@@ -48,6 +48,8 @@ pub struct Site {
     clock: Clock,
     choices: Choices,
     posts: Vec<Post>,
+    /// How loudly it is told what every request of a process of its own would tell again.
+    complaint: Level,
 }
 
 /// What belongs to one identity.
@@ -70,12 +72,13 @@ impl Site {
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
         let choices = Choices::new(directory.as_deref());
         let (mut posts, mut tasks) = (Vec::new(), Vec::new());
+        let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
             let (news, heard) = unbounded_channel();
-            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache, directory.as_deref(), life)));
+            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache, directory.as_deref(), complaint)));
             tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
             let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
@@ -83,7 +86,10 @@ impl Site {
             posts.push(Post { name: identity.name.clone(), prober, strangers });
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts }, Sessions(tasks))
+        (
+            Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts, complaint },
+            Sessions(tasks),
+        )
     }
 
     /// The answer to one request.
@@ -105,7 +111,10 @@ impl Site {
         let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
         let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
         if !is_known && let Err(retry_after) = post.strangers().admit(*client, pair, (self.clock)()) {
-            log::info!("{}: too many unknown people are asked for; next in {} s", pair.target, retry_after.as_secs());
+            let level = if post.strangers().is_news(begun) { self.complaint } else { Level::Info };
+            let who = client.map_or("a visitor".to_owned(), |client| client.to_string());
+            let pause = retry_after.as_secs();
+            log::log!(level, "{who} asks for too many unknown people (unknown_per_minute); again in {pause} s");
             return Found::Nothing { retry_after };
         }
         match self.look(post, identity, &sieve, &wanted, deadline).await {
@@ -208,10 +217,8 @@ async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) ->
 }
 
 /// Refusals have a tenth of the room that people have.
-fn strangers(identity: &Identity, cache: &CacheSettings, directory: Option<&Path>, life: Life) -> Strangers {
+fn strangers(identity: &Identity, cache: &CacheSettings, directory: Option<&Path>, complaint: Level) -> Strangers {
     let Access { unknown_per_minute, unknown_per_minute_all, .. } = identity.access;
-    // Every request would say it again.
-    let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
     let ledger = Ledger::new(directory, &identity.jid, complaint);
     let rate = Rate::new(unknown_per_minute, unknown_per_minute_all, ledger);
     Strangers::new(cache.entries / 10, cache.ttl, rate)

@@ -28,12 +28,17 @@ pub struct Pair {
 pub struct Strangers {
     refusals: Refusals,
     rate: Rate,
+    /// When the admin was told that the rate stands in somebody's way.
+    told: Option<Instant>,
 }
+
+/// The admin is told no more often that the rate stands in somebody's way.
+const REMINDER: Duration = Duration::from_secs(60);
 
 impl Strangers {
     /// `refusals`: how many are remembered, each for `ttl`.
     pub fn new(refusals: usize, ttl: Duration, rate: Rate) -> Strangers {
-        Strangers { refusals: Refusals::new(refusals, ttl), rate }
+        Strangers { refusals: Refusals::new(refusals, ttl), rate, told: None }
     }
 
     /// How long ago this visitor was told that he may not see this person, as far as it still holds.
@@ -55,6 +60,15 @@ impl Strangers {
     /// The time is that of the day, which processes share.
     pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) -> Result<(), Duration> {
         self.rate.admit(client, pair, now_ms)
+    }
+
+    /// Whether it is time to tell the admin that somebody was not admitted.
+    pub fn is_news(&mut self, now: Instant) -> bool {
+        let is_news = self.told.is_none_or(|told| now.saturating_duration_since(told) >= REMINDER);
+        if is_news {
+            self.told = Some(now);
+        }
+        is_news
     }
 
     /// He does see him: that was no guess.
