@@ -19,6 +19,7 @@ const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:componen
     xmlns:stream='http://etherx.jabber.org/streams' id='7' from='presence0.example.test'>";
 const GRANT: &str = "<message from='example.test' to='presence0.example.test'><privilege xmlns='urn:xmpp:privilege:2'>\
     <perm access='roster' type='get'/></privilege></message>";
+/// Behind the roster: from then on nobody waits long for the rest.
 const PRESENCE: &str = "<presence from='alice@example.test/home' to='OURS'/>";
 /// The fifth IQ: the roster is asked for once the grant is heard, behind what came with the handshake.
 const BEGIN: &str = "<iq type='result' id='q5' from='alice@example.test' to='OURS'><query xmlns='jabber:iq:roster'>";
@@ -28,8 +29,8 @@ const END: &str = "</query></iq>";
 fn memory_kib(name: &str, roster: &[Act], told: &str) -> u64 {
     let say = |text: &str| Act::Say(text.to_owned());
     let login = [Act::Hear("<stream:stream"), Act::Hear(">"), say(HEADER), Act::Hear("urn:xmpp:ping")];
-    let granted = [say("<handshake/>"), say(GRANT), Act::Hear("jabber:iq:roster"), say(PRESENCE), say(BEGIN)];
-    let server = Server::start(Vec::new(), [&login[..], &granted, roster].concat());
+    let granted = [say("<handshake/>"), say(GRANT), Act::Hear("jabber:iq:roster"), say(BEGIN)];
+    let server = Server::start(Vec::new(), [&login[..], &granted, roster, &[say(PRESENCE)]].concat());
     let installed = installed(server.port);
     // What the leash holds goes with the program.
     let printed = tempfile::NamedTempFile::new().expect("a file");
