@@ -18,9 +18,10 @@ use crate::probe::lease::{Place, create};
 
 /// The time, the client, the pair.
 const RECORD: usize = 24;
-/// A turn takes some ten microseconds, and longer only where the machine has more to do than it can. Whoever waits
-/// holds up all that its process has in hand, so that it gives up after a quarter of a second.
-const TRIES: u32 = 500;
+/// A turn takes a tenth of a millisecond. Three hundred processes at once have waited for up to a fifth of a second, and
+/// nobody is to get more answers by asking so. But whoever waits holds up all that its process has in hand, so that it
+/// gives up after half a second.
+const TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// See the module.
@@ -41,7 +42,7 @@ pub struct Ledger {
 struct Page {
     file: File,
     length: u64,
-    records: Vec<u8>,
+    questions: Vec<Question>,
 }
 
 impl Ledger {
@@ -61,7 +62,7 @@ impl Ledger {
     ) -> T {
         let page = self.page(now_ms);
         if let Some(page) = &page {
-            *asked = page.questions();
+            asked.clone_from(&page.questions);
         }
         let result = rule(asked);
         match page.map(|page| page.keep(asked)) {
@@ -131,38 +132,35 @@ impl Page {
     fn read(file: File) -> io::Result<Page> {
         let (length, mut records) = (file.metadata()?.len(), Vec::new());
         (&file).take((MOST * RECORD) as u64).read_to_end(&mut records)?;
-        records.truncate(records.len() / RECORD * RECORD);
-        Ok(Page { file, length, records })
-    }
-
-    fn questions(&self) -> Vec<Question> {
-        let (records, _) = self.records.as_chunks::<RECORD>();
-        records.iter().map(read).collect()
+        let (records, _) = records.as_chunks::<RECORD>();
+        Ok(Page { file, length, questions: records.iter().map(read).collect() })
     }
 
     /// Writes from the first record on that has changed: mostly that is one more. A process that is killed meanwhile
     /// leaves some records twice and one mixed of two, which is a person too many for a minute.
     fn keep(self, asked: &[Question]) -> io::Result<()> {
-        let new: Vec<u8> = asked.iter().flat_map(write).collect();
-        let same = new.iter().zip(&self.records).take_while(|(new, old)| new == old).count() / RECORD * RECORD;
-        if same < new.len() {
-            self.file.write_all_at(&new[same..], same as u64)?;
+        let same = asked.iter().zip(&self.questions).take_while(|(new, old)| new == old).count();
+        let changed: Vec<_> = asked[same..].iter().map(write).collect();
+        if !changed.is_empty() {
+            self.file.write_all_at(changed.as_flattened(), (same * RECORD) as u64)?;
         }
-        if self.length > new.len() as u64 {
-            self.file.set_len(new.len() as u64)?;
+        let length = (asked.len() * RECORD) as u64;
+        if self.length > length {
+            self.file.set_len(length)?;
         }
         Ok(())
     }
 }
 
 fn read(record: &[u8; RECORD]) -> Question {
-    let field = |start: usize| std::array::from_fn(|i| record[start + i]);
-    Question { at_ms: u64::from_be_bytes(field(0)), client: field(8), pair: field(16) }
+    let (fields, _) = record.as_chunks();
+    let field = |i: usize| u64::from_be_bytes(fields[i]);
+    Question { at_ms: field(0), client: field(1), pair: field(2) }
 }
 
 fn write(question: &Question) -> [u8; RECORD] {
-    let fields = [question.at_ms.to_be_bytes(), question.client, question.pair];
-    std::array::from_fn(|i| fields.as_flattened()[i])
+    let fields = [question.at_ms, question.client, question.pair].map(u64::to_be_bytes);
+    *fields.as_flattened().first_chunk().expect("three numbers are a record")
 }
 
 #[cfg(test)]
@@ -182,7 +180,7 @@ mod tests {
     }
 
     fn question(number: u64) -> Question {
-        Question { at_ms: NOW + number, client: [7; 8], pair: number.to_be_bytes() }
+        Question { at_ms: NOW + number, client: 7, pair: number }
     }
 
     /// A directory, the path of the file in it, and what the file holds.
@@ -252,7 +250,7 @@ mod tests {
         }
         let (directory, path) = stand(&huge);
         assert_eq!(ask(&directory, 9).len(), MOST + 1, "no more is read than is ever written");
-        let asked = Page::open(&path, 1).expect("a file").expect("free").questions();
+        let asked = Page::open(&path, 1).expect("a file").expect("free").questions;
         assert_eq!((asked.len(), asked[0]), (MOST, question(1)));
     }
 
