@@ -2,10 +2,11 @@
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
 # make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
+# make bench-privacy  asks for 3,000 people who may not be seen and writes benches/PRIVACY.md
 # make soak       asks for ten minutes with a wrong password, and counts what reaches the XMPP server
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all test demo bench-probe soak icons
+.PHONY: all test demo bench-probe bench-privacy soak icons
 
 all:
 	cargo build --release --locked
@@ -30,6 +31,10 @@ bench-probe:
 	cd benches/peer && cargo build --release --locked --bin account
 	cd benches/peer && cargo build --release --locked --features component --bin component
 	cargo bench --locked --bench probe
+
+bench-privacy:
+	sh tests/rig/install.sh test
+	cargo bench --locked --bench privacy
 
 # Four rounds of a quarter of the time: three restarts.
 soak:

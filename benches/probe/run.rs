@@ -1,7 +1,6 @@
 //! One server with people on it, and one question asked from outside: a process is started, or a running one is asked,
 //! and a clock is looked at when its answer is there.
 
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -217,25 +216,4 @@ fn ask(command: &mut Command) -> Result<Instant, String> {
 fn sample(begun: Instant, answered: Instant, passage: &Passage) -> Sample {
     let last = passage.arrivals.iter().copied().filter(|arrival| *arrival <= answered).max();
     Sample { wire: last.expect("the server said something") - begun, answer: answered - begun }
-}
-
-/// What a person wants to know who compares figures.
-pub fn machine() -> String {
-    let line = |file: &str, key: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let found = text.lines().find(|line| line.starts_with(key)).map(str::to_owned);
-        found.and_then(|line| line.split_once(':').map(|(_, value)| value.trim().to_owned())).unwrap_or_default()
-    };
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{} ({cores} cores), Linux {}", line("/proc/cpuinfo", "model name"), kernel.trim())
-}
-
-/// `prosody 0.12.3-1`: as Debian counts.
-pub fn versions() -> String {
-    let mut command = Command::new("dpkg-query");
-    command.args(["--show", "--showformat", "${Package} ${Version}, ", "prosody", "ejabberd"]);
-    let output = command.output().map(|output| output.stdout).unwrap_or_default();
-    let newer = "Prosody 13 and ejabberd 24 of Debian's backports";
-    format!("{}{newer}, webpresence {}, tokio-xmpp 6", String::from_utf8_lossy(&output), env!("CARGO_PKG_VERSION"))
 }

@@ -114,9 +114,12 @@ fn api(server: &Xmpp) -> u16 {
     text.parse().expect("a port")
 }
 
-/// By ejabberd's own HTTP API: `ejabberdctl` starts a second Erlang for each call.
 pub(super) fn register(server: &Xmpp, user: &str) {
-    let body = format!("{{\"user\":\"{user}\",\"host\":\"{DOMAIN}\",\"password\":\"{SECRET}\"}}");
-    let answer = http::Request::post("/api/register", "application/json", &body).send(api(server));
-    assert_eq!(answer.status, 200, "register {user}: {answer:?}");
+    call(server, "register", &format!("{{\"user\":\"{user}\",\"host\":\"{DOMAIN}\",\"password\":\"{SECRET}\"}}"));
+}
+
+/// By ejabberd's own HTTP API: `ejabberdctl` starts a second Erlang for each call.
+pub fn call(server: &Xmpp, command: &str, body: &str) {
+    let answer = http::Request::post(&format!("/api/{command}"), "application/json", body).send(api(server));
+    assert_eq!(answer.status, 200, "{command} {body}: {answer:?}");
 }
