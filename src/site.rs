@@ -2,11 +2,12 @@
 //! all that decides what one visitor learns about one person meets: what is known, what the person wants, and what was
 //! refused before. A reload opens a new one beside the old, which goes when its last request is answered.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
+use log::Level;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +21,8 @@ use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
 use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
+use crate::strangers::ledger::Ledger;
+use crate::strangers::rate::Rate;
 use crate::strangers::{Pair, Strangers};
 use crate::web;
 use crate::web::answer::Wanted;
@@ -45,6 +48,8 @@ pub struct Site {
     clock: Clock,
     choices: Choices,
     posts: Vec<Post>,
+    /// How loudly it is told what every request of a process of its own would tell again.
+    complaint: Level,
 }
 
 /// What belongs to one identity.
@@ -67,12 +72,13 @@ impl Site {
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
         let choices = Choices::new(directory.as_deref());
         let (mut posts, mut tasks) = (Vec::new(), Vec::new());
+        let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
             let (news, heard) = unbounded_channel();
-            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache)));
+            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache, directory.as_deref(), complaint)));
             tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
             let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
@@ -80,7 +86,10 @@ impl Site {
             posts.push(Post { name: identity.name.clone(), prober, strangers });
             tasks.push(task);
         }
-        (Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts }, Sessions(tasks))
+        (
+            Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts, complaint },
+            Sessions(tasks),
+        )
     }
 
     /// The answer to one request.
@@ -101,13 +110,18 @@ impl Site {
         }
         let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
         let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
-        if !is_known && let Err(retry_after) = post.strangers().admit(*client, pair, begun) {
-            log::info!("{}: too many unknown people are asked for; next in {} s", pair.target, retry_after.as_secs());
+        if !is_known && let Err(retry_after) = post.strangers().admit(*client, pair, (self.clock)()) {
+            let level = if post.strangers().is_news(begun) { self.complaint } else { Level::Info };
+            let who = client.map_or("a visitor".to_owned(), |client| client.to_string());
+            let pause = retry_after.as_secs();
+            log::log!(level, "{who} asks for too many unknown people (unknown_per_minute); again in {pause} s");
             return Found::Nothing { retry_after };
         }
         match self.look(post, identity, &sieve, &wanted, deadline).await {
             Found::Known { sight, age } if sieve.passes(&sight) => {
-                post.strangers().forgive(*client, pair);
+                if !is_known {
+                    post.strangers().forgive(*client, pair, (self.clock)());
+                }
                 Found::Known { sight: sieve.told(sight), age }
             }
             Found::Known { .. } => {
@@ -150,7 +164,7 @@ impl Site {
 }
 
 impl Post {
-    /// Held for a map access only; no code that could panic runs under it.
+    /// Held for a map access, or a turn at the file that the processes share; no code that could panic runs under it.
     fn strangers(&self) -> MutexGuard<'_, Strangers> {
         self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,9 +217,11 @@ async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) ->
 }
 
 /// Refusals have a tenth of the room that people have.
-fn strangers(identity: &Identity, cache: &CacheSettings) -> Strangers {
+fn strangers(identity: &Identity, cache: &CacheSettings, directory: Option<&Path>, complaint: Level) -> Strangers {
     let Access { unknown_per_minute, unknown_per_minute_all, .. } = identity.access;
-    Strangers::new(cache.entries / 10, cache.ttl, unknown_per_minute, unknown_per_minute_all)
+    let ledger = Ledger::new(directory, &identity.jid, complaint);
+    let rate = Rate::new(unknown_per_minute, unknown_per_minute_all, ledger);
+    Strangers::new(cache.entries / 10, cache.ttl, rate)
 }
 
 /// Keeps the cache up with what a session hears by itself; it ends with the session's task.

@@ -1,9 +1,10 @@
 //! What is remembered about visitors who get to see nothing: who was refused whom, and how many people that nobody
 //! here knows each client has asked for. Both keep an answer from telling whether somebody exists: a refusal comes
-//! from memory only for those who had it already, and whoever tries many names soon gets no answer at all. The time is
-//! an argument.
+//! from memory only for those who had it already, and whoever tries many names soon gets no answer at all, whichever
+//! process he asks. The time is an argument.
 
-mod rate;
+pub mod ledger;
+pub mod rate;
 mod refusals;
 
 use std::net::IpAddr;
@@ -27,12 +28,17 @@ pub struct Pair {
 pub struct Strangers {
     refusals: Refusals,
     rate: Rate,
+    /// When the admin was told that the rate stands in somebody's way.
+    told: Option<Instant>,
 }
+
+/// The admin is told no more often that the rate stands in somebody's way.
+const REMINDER: Duration = Duration::from_secs(60);
 
 impl Strangers {
     /// `refusals`: how many are remembered, each for `ttl`.
-    pub fn new(refusals: usize, ttl: Duration, per_client: u32, in_all: u32) -> Strangers {
-        Strangers { refusals: Refusals::new(refusals, ttl), rate: Rate::new(per_client, in_all) }
+    pub fn new(refusals: usize, ttl: Duration, rate: Rate) -> Strangers {
+        Strangers { refusals: Refusals::new(refusals, ttl), rate, told: None }
     }
 
     /// How long ago this visitor was told that he may not see this person, as far as it still holds.
@@ -51,12 +57,22 @@ impl Strangers {
     }
 
     /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
-    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now: Instant) -> Result<(), Duration> {
-        self.rate.admit(client, pair, now)
+    /// The time is that of the day, which processes share.
+    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) -> Result<(), Duration> {
+        self.rate.admit(client, pair, now_ms)
+    }
+
+    /// Whether it is time to tell the admin that somebody was not admitted.
+    pub fn is_news(&mut self, now: Instant) -> bool {
+        let is_news = self.told.is_none_or(|told| now.saturating_duration_since(told) >= REMINDER);
+        if is_news {
+            self.told = Some(now);
+        }
+        is_news
     }
 
     /// He does see him: that was no guess.
-    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair) {
-        self.rate.forgive(client, pair);
+    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) {
+        self.rate.forgive(client, pair, now_ms);
     }
 }

@@ -32,7 +32,8 @@ fn the_configurations_of_the_readme_are_accepted() {
     let blocks: Vec<_> = text.split("```ini\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty(), "the README shows a configuration");
     for block in blocks {
-        if let Err(errors) = config::parse(block, Path::new("README.md")) {
+        let identity = if block.contains("[xmpp]") { "" } else { "[xmpp]\njid = presence.example.com\npassword = x\n" };
+        if let Err(errors) = config::parse(&format!("{identity}{block}"), Path::new("README.md")) {
             panic!("{block}\n{errors}");
         }
     }
@@ -43,7 +44,18 @@ fn every_file_the_documents_name_is_there() {
     for document in ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"] {
         let text = fs::read_to_string(document).expect("the document is there");
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(target.contains("://") || Path::new(target).exists(), "{document}: {target} is missing");
+            let is_there = match target.strip_prefix('#') {
+                Some(heading) => text.lines().any(|line| anchor(line).as_deref() == Some(heading)),
+                None => target.contains("://") || Path::new(target).exists(),
+            };
+            assert!(is_there, "{document}: {target} is missing");
         }
     }
+}
+
+/// What a link to a heading says: its words in lower case with hyphens between them.
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+    let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+    Some(heading.chars().filter(kept).collect::<String>().replace(' ', "-"))
 }

@@ -663,6 +663,45 @@ mod tests {
         }
     }
 
+    /// Nobody may tell from the answer that a person is not there, and hosts are no secret.
+    #[test]
+    fn what_does_not_run_below_our_server() {
+        let gone = [Error(Condition::Unreachable)];
+        for (jid, consented, state) in [
+            ("bob@nosuch.example.com", false, State::Forbidden),
+            ("bob@nosuch.example.com", true, State::Offline),
+            ("nosuch.example.com", false, State::Offline),
+        ] {
+            let outcome = judge(jid, Some(ServerKind::Prosody), consented, &gone);
+            assert_eq!(outcome, Ok((state, String::new(), 0)), "{jid} {consented}");
+        }
+    }
+
+    /// There its silence tells already, and what it says of others must change nothing.
+    #[test]
+    fn a_roster_is_no_consent_on_prosody() {
+        let rows = [Roster(true), Roster(false)].map(|roster| {
+            let evidence = [NoLast(Condition::Other), NoInfo(Condition::Other), roster];
+            [(Some(ServerKind::Prosody), evidence.to_vec()), (Some(ServerKind::Ejabberd), evidence.to_vec())]
+        });
+        let told: Vec<_> = rows
+            .into_iter()
+            .flatten()
+            .map(|(kind, evidence)| judge("bob@example.com", kind, false, &evidence))
+            .collect();
+        let nobody = || String::new();
+        assert_eq!(
+            told,
+            [
+                Err(Failure::Silent),
+                Ok((State::Offline, nobody(), 1000)),
+                Err(Failure::Silent),
+                Ok((State::Forbidden, nobody(), 1000)),
+            ],
+            "without a pong"
+        );
+    }
+
     #[test]
     fn any_presence_beats_any_last_activity() {
         let evidence = [Last("gone home"), Info("account"), Pong, Here("r", State::Xa)];

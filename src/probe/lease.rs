@@ -72,7 +72,7 @@ pub fn file_name(jid: &BareJid) -> String {
 /// A file of ours alone, there already or not; a link in its place is not followed.
 pub fn create(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).custom_flags(flags).open(path)
 }
 
 #[cfg(test)]

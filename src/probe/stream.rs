@@ -1,5 +1,5 @@
 //! The XML stream, read under limits. Bytes go in, stream headers and whole stream elements come out; nothing here
-//! knows what they mean. Elements in `jabber:component:accept` are handed out as `jabber:client`, so that the rest of
+//! knows what they mean, but for rosters, whose items are too many to be kept as elements. Elements in `jabber:component:accept` are handed out as `jabber:client`, so that the rest of
 //! the house sees one kind of stanza for components and accounts.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use rxml::error::{EndOrError, Error as RxmlError};
 use rxml::{AttrMap, Event, Namespace, Options, Parse, Parser, WithOptions};
 use xmpp_parsers::minidom::{Element, Node};
 
-use super::ns;
+use super::{ns, roster};
 
 /// Bytes of one stream element, the same for the header. What is longer is cut off: see `cut_down`. Only an answer that
 /// is awaited may be longer: see [`Reader::expect_answer`].
@@ -213,7 +213,10 @@ impl Reader {
         };
         match self.open.last_mut() {
             Some(parent) => {
-                parent.append_child(done);
+                match roster::note(parent, &done) {
+                    Some(line) => parent.append_text(line),
+                    None => drop(parent.append_child(done)),
+                }
                 None
             }
             None => Some(Incoming::Element(done)),

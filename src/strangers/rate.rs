@@ -1,179 +1,323 @@
 //! How many people that are not known are looked up within a minute, for one client and for all: so many that a page
-//! works, too few to find out by trying who is there. The same visitor about the same person counts once.
+//! works, too few to find out by trying who is there. The same visitor about the same person counts once. The rules work
+//! on a list of questions, and it is the same to them where that lives: in memory, or in the file of a ledger.
 
-use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use ring::digest;
 
 use super::Pair;
+use super::ledger::Ledger;
+use crate::access::Asker;
 
 const WINDOW: Duration = Duration::from_secs(60);
+pub const WINDOW_MS: u64 = 60_000;
 /// Questions that are remembered where no limit for all keeps them few.
-const MOST: usize = 100_000;
-
-/// Where a question comes from: an address, or an IPv6 network of 64 bits, which one customer has for himself. `None`
-/// is everybody whose web server does not tell.
-type Client = Option<IpAddr>;
+pub const MOST: usize = 100_000;
+/// Questions that no longer count stay in the list until there are more of them than of the others, and so many more:
+/// to take each out at once would move all that stand behind it.
+const SLACK: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Rate {
+    limits: Limits,
+    /// As this process knew them last, in their order.
+    asked: Vec<Question>,
+    ledger: Ledger,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
     per_client: usize,
     in_all: usize,
-    /// What was asked within the window, in its order.
-    asked: VecDeque<(Instant, Client, Pair)>,
-    clients: HashMap<Client, HashMap<Pair, Instant>>,
-    /// What counts of it.
-    count: usize,
 }
+
+/// That somebody was asked about, as far as the rules need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub client: Digest,
+    pub pair: Digest,
+}
+
+/// The head of a SHA-256 without a key. A key would have to lie beside the file, and whoever reads what only our user may
+/// read has the configuration and mostly the web server's log too, which says more. Nobody gains from two questions
+/// with one digest: the second is free, and to find such a pair among the addresses of people takes some 2^32 of them.
+pub type Digest = u64;
 
 impl Rate {
-    /// 0 is no limit.
-    pub fn new(per_client: u32, in_all: u32) -> Rate {
+    /// 0 is no limit; where there is none, nothing is remembered and no file is touched.
+    pub fn new(per_client: u32, in_all: u32, ledger: Ledger) -> Rate {
         let limit = |number: u32| if number == 0 { usize::MAX } else { usize::try_from(number).unwrap_or(usize::MAX) };
-        Rate {
-            per_client: limit(per_client),
-            in_all: limit(in_all),
-            asked: VecDeque::new(),
-            clients: HashMap::new(),
-            count: 0,
-        }
+        let limits = Limits { per_client: limit(per_client), in_all: limit(in_all) };
+        Rate { limits, asked: Vec::new(), ledger }
     }
 
-    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now: Instant) -> Result<(), Duration> {
-        if self.per_client == usize::MAX && self.in_all == usize::MAX {
+    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) -> Result<(), Duration> {
+        if self.limits.are_none() {
             return Ok(());
         }
-        let client = client.map(network);
-        self.expire(now);
-        let his = self.clients.get(&client);
-        if his.is_some_and(|his| his.contains_key(pair)) {
-            return Ok(());
-        }
-        if self.count >= self.in_all || his.is_some_and(|his| his.len() >= self.per_client) {
-            let oldest = self.asked.front().map_or(now, |(at, ..)| *at);
-            return Err((oldest + WINDOW).saturating_duration_since(now).max(Duration::from_secs(1)));
-        }
-        if self.asked.len() >= MOST {
-            self.drop_oldest();
-        }
-        self.count += 1;
-        self.asked.push_back((now, client, pair.clone()));
-        self.clients.entry(client).or_default().insert(pair.clone(), now);
-        Ok(())
+        let (question, limits) = (Question::new(client, pair, now_ms), self.limits);
+        self.ledger.change(&mut self.asked, now_ms, |asked| limits.admit(asked, question))
     }
 
-    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair) {
-        self.remove(client.map(network), pair, None);
-    }
-
-    fn expire(&mut self, now: Instant) {
-        while self.asked.front().is_some_and(|(at, ..)| now.saturating_duration_since(*at) >= WINDOW) {
-            self.drop_oldest();
+    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) {
+        if self.limits.are_none() {
+            return;
         }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((at, client, pair)) = self.asked.pop_front() {
-            self.remove(client, &pair, Some(at));
-        }
-    }
-
-    /// `at`: only if it was asked then, and not forgiven and asked again.
-    fn remove(&mut self, client: Client, pair: &Pair, at: Option<Instant>) {
-        let Some(his) = self.clients.get_mut(&client) else { return };
-        if his.get(pair).is_some_and(|known| at.is_none_or(|at| at == *known)) {
-            his.remove(pair);
-            self.count -= 1;
-        }
-        if his.is_empty() {
-            self.clients.remove(&client);
-        }
+        let question = Question::new(client, pair, now_ms);
+        self.ledger.change(&mut self.asked, now_ms, |asked| asked.retain(|known| !known.is_same(question)));
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
+impl Limits {
+    fn are_none(self) -> bool {
+        self.per_client == usize::MAX && self.in_all == usize::MAX
     }
+
+    fn admit(self, asked: &mut Vec<Question>, question: Question) -> Result<(), Duration> {
+        let now_ms = question.at_ms;
+        let counting: Vec<_> = asked.iter().copied().filter(|known| known.counts(now_ms)).collect();
+        if counting.iter().any(|known| known.is_same(question)) {
+            return Ok(());
+        }
+        let his: Vec<_> = counting.iter().copied().filter(|known| known.client == question.client).collect();
+        for (limit, counting) in [(self.per_client, &his), (self.in_all, &counting)] {
+            // There is room once so many of the oldest no longer count that fewer than the limit are left.
+            if let Some(last) = counting.len().checked_sub(limit).and_then(|over| counting.get(over)) {
+                return Err(last.expires_in(now_ms));
+            }
+        }
+        if asked.len() > 2 * counting.len() + SLACK {
+            *asked = counting;
+        }
+        if asked.len() >= MOST {
+            asked.drain(..MOST / 8);
+        }
+        asked.push(question);
+        Ok(())
+    }
+}
+
+impl Question {
+    fn new(client: Option<IpAddr>, pair: &Pair, at_ms: u64) -> Question {
+        // No address holds a zero byte (RFC 7622, 3), so that no two pairs are the same bytes.
+        let (word, jid) = match &pair.asker {
+            Asker::Nobody => ("nobody", ""),
+            Asker::Claimed(jid) => ("claimed", jid.as_str()),
+            Asker::Proven(jid) => ("proven", jid.as_str()),
+        };
+        let pair = digest([pair.target.as_str(), word, jid].join("\0").as_bytes());
+        Question { at_ms, client: digest(&network(client)), pair }
+    }
+
+    /// A time that lies ahead was written before the clock was set back, or by a process that was a moment quicker.
+    fn counts(self, now_ms: u64) -> bool {
+        self.at_ms.abs_diff(now_ms) < WINDOW_MS
+    }
+
+    fn is_same(self, other: Question) -> bool {
+        (self.client, self.pair) == (other.client, other.pair)
+    }
+
+    fn expires_in(self, now_ms: u64) -> Duration {
+        let rest_ms = self.at_ms.saturating_add(WINDOW_MS).saturating_sub(now_ms);
+        Duration::from_millis(rest_ms).clamp(Duration::from_secs(1), WINDOW)
+    }
+}
+
+/// Where a question comes from: an address, or an IPv6 network of 64 bits, which one customer has for himself. Nothing
+/// is everybody whose web server does not tell.
+fn network(client: Option<IpAddr>) -> Vec<u8> {
+    match client.map(|address| address.to_canonical()) {
+        None => Vec::new(),
+        Some(IpAddr::V4(address)) => address.octets().to_vec(),
+        Some(IpAddr::V6(address)) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).octets().to_vec(),
+    }
+}
+
+fn digest(bytes: &[u8]) -> Digest {
+    let whole = digest::digest(&digest::SHA256, bytes);
+    u64::from_be_bytes(*whole.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
 }
 
 #[cfg(test)]
 mod tests {
     use jid::BareJid;
+    use log::Level;
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::access::Asker;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
 
     fn pair(number: usize) -> Pair {
-        let target = BareJid::new(&format!("u{number}@example.com")).expect("a bare JID");
-        Pair { target, asker: Asker::Nobody }
+        Pair { target: jid(&format!("u{number}@example.com")), asker: Asker::Nobody }
     }
 
     fn client(text: &str) -> Option<IpAddr> {
         text.parse().ok()
     }
 
-    /// How many of a hundred people who are asked for at once are looked up.
-    fn admitted(rate: &mut Rate, from: &str, now: Instant) -> usize {
-        (0..100).filter(|n| rate.admit(client(from), &pair(*n), now).is_ok()).count()
+    /// One process that has its memory, or another one for each question, which have a directory.
+    struct Processes {
+        limits: (u32, u32),
+        rate: Rate,
+        directory: Option<TempDir>,
+    }
+
+    impl Processes {
+        fn new(per_client: u32, in_all: u32, directory: Option<TempDir>) -> Processes {
+            let ledger = Ledger::new(directory.as_ref().map(TempDir::path), &jid("p.example.com"), Level::Warn);
+            Processes { limits: (per_client, in_all), rate: Rate::new(per_client, in_all, ledger), directory }
+        }
+
+        fn each(per_client: u32, in_all: u32) -> [Processes; 2] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            [None, Some(directory)].map(|directory| Processes::new(per_client, in_all, directory))
+        }
+
+        fn next(&mut self) -> &mut Rate {
+            if let Some(directory) = self.directory.take() {
+                *self = Processes::new(self.limits.0, self.limits.1, Some(directory));
+            }
+            &mut self.rate
+        }
+
+        fn admit(&mut self, from: &str, number: usize, now_ms: u64) -> Result<(), Duration> {
+            self.next().admit(client(from), &pair(number), now_ms)
+        }
+
+        fn forgive(&mut self, from: &str, number: usize, now_ms: u64) {
+            self.next().forgive(client(from), &pair(number), now_ms);
+        }
+
+        /// How many of a hundred people who are asked for at once are looked up.
+        fn admitted(&mut self, from: &str, now_ms: u64) -> usize {
+            (0..100).filter(|n| self.admit(from, *n, now_ms).is_ok()).count()
+        }
     }
 
     #[test]
     fn each_client_and_all_together() {
-        let (mut rate, now) = (Rate::new(10, 25), Instant::now());
-        for (from, expected) in [
-            ("192.0.2.1", 10),
-            ("::ffff:192.0.2.1", 10),
-            ("2001:db8::1", 10),
-            ("2001:db8::ffff:1", 10),
-            ("2001:db8:0:1::1", 5),
-            ("", 0),
-            ("192.0.2.2", 0),
-        ] {
-            assert_eq!(admitted(&mut rate, from, now), expected, "{from}: the same ones, and no others");
+        for mut processes in Processes::each(10, 25) {
+            for (from, expected) in [
+                ("192.0.2.1", 10),
+                ("::ffff:192.0.2.1", 10),
+                ("2001:db8::1", 10),
+                ("2001:db8::ffff:1", 10),
+                ("2001:db8:0:1::1", 5),
+                ("", 0),
+                ("192.0.2.2", 0),
+            ] {
+                assert_eq!(processes.admitted(from, NOW), expected, "{from}: the same ones, and no others");
+            }
+            let late = NOW + WINDOW_MS;
+            assert_eq!(processes.admit("192.0.2.2", 0, late - 5000), Err(Duration::from_secs(5)));
+            assert_eq!(processes.admit("192.0.2.2", 0, late - 1), Err(Duration::from_secs(1)));
+            assert_eq!(processes.admitted("192.0.2.2", late), 10);
         }
-        let late = now + WINDOW;
-        assert_eq!(
-            rate.admit(client("192.0.2.2"), &pair(0), late - Duration::from_secs(5)),
-            Err(Duration::from_secs(5))
-        );
-        assert_eq!(admitted(&mut rate, "192.0.2.2", late), 10);
-        assert_eq!((rate.count, rate.asked.len(), rate.clients.len()), (10, 10, 1));
+    }
+
+    #[test]
+    fn it_is_told_when_there_is_room_for_this_client() {
+        for mut processes in Processes::each(2, 0) {
+            for (from, number, after_s, expected_s) in [
+                ("192.0.2.9", 0, 0, None),
+                ("192.0.2.1", 1, 10, None),
+                ("192.0.2.1", 2, 20, None),
+                ("192.0.2.1", 3, 30, Some(40)),
+                ("192.0.2.1", 2, 30, None),
+                ("192.0.2.9", 3, 30, None),
+                ("192.0.2.1", 3, 70, None),
+                ("192.0.2.1", 4, 70, Some(10)),
+            ] {
+                let result = processes.admit(from, number, NOW + 1000 * after_s);
+                assert_eq!(result.err(), expected_s.map(Duration::from_secs), "{from} {number} {after_s}");
+            }
+        }
     }
 
     #[test]
     fn who_is_seen_was_no_guess() {
-        let (mut rate, now) = (Rate::new(10, 0), Instant::now());
-        for n in 0..100 {
-            assert_eq!(rate.admit(client("192.0.2.1"), &pair(n), now), Ok(()));
-            rate.forgive(client("192.0.2.1"), &pair(n));
+        for mut processes in Processes::each(10, 0) {
+            for n in 0..100 {
+                assert_eq!(processes.admit("192.0.2.1", n, NOW), Ok(()));
+                processes.forgive("192.0.2.1", n, NOW);
+            }
+            assert_eq!(processes.admitted("192.0.2.1", NOW), 10);
+            processes.forgive("192.0.2.2", 3, NOW);
+            assert_eq!(processes.admit("192.0.2.1", 99, NOW), Err(WINDOW), "another's place is not his");
+            processes.forgive("192.0.2.1", 3, NOW);
+            assert_eq!(processes.admit("192.0.2.1", 3, NOW + WINDOW_MS / 2), Ok(()));
+            let late = NOW + WINDOW_MS;
+            assert_eq!((10..30).filter(|n| processes.admit("192.0.2.1", *n, late).is_ok()).count(), 9, "it counts on");
         }
-        assert_eq!(admitted(&mut rate, "192.0.2.1", now), 10);
-        rate.forgive(client("192.0.2.1"), &pair(3));
-        let later = now + WINDOW / 2;
-        assert_eq!(rate.admit(client("192.0.2.1"), &pair(3), later), Ok(()));
-        rate.expire(now + WINDOW);
-        assert_eq!((rate.count, rate.clients.len()), (1, 1), "what was asked again counts from then");
+    }
+
+    #[test]
+    fn visitors_are_told_apart_by_what_proves_them() {
+        let [mut processes, _] = Processes::each(10, 0);
+        let target = || jid("u1@example.com");
+        let askers =
+            [Asker::Nobody, Asker::Claimed(target()), Asker::Proven(target()), Asker::Proven(jid("example.com"))];
+        for asker in askers {
+            let pair = Pair { target: target(), asker };
+            assert_eq!(processes.rate.admit(None, &pair, NOW), Ok(()));
+            assert_eq!(processes.rate.admit(None, &pair, NOW), Ok(()));
+        }
+        assert_eq!(processes.rate.asked.len(), 4);
     }
 
     #[test]
     fn without_limits_nothing_is_remembered() {
-        let (mut rate, now) = (Rate::new(0, 0), Instant::now());
-        assert_eq!((admitted(&mut rate, "192.0.2.1", now), rate.asked.len()), (100, 0));
-        let mut rate = Rate::new(0, 30);
-        assert_eq!(admitted(&mut rate, "192.0.2.1", now), 30);
+        for mut processes in Processes::each(0, 0) {
+            assert_eq!(processes.admitted("192.0.2.1", NOW), 100);
+            processes.forgive("192.0.2.1", 1, NOW);
+            assert_eq!(processes.rate.asked.len(), 0);
+            let files = processes.directory.map(|directory| directory.path().read_dir().expect("a directory").count());
+            assert_eq!(files.unwrap_or_default(), 0, "no file is touched");
+        }
+        for mut processes in Processes::each(0, 30) {
+            assert_eq!(processes.admitted("192.0.2.1", NOW), 30);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_stops_nobody_for_long() {
+        for mut processes in Processes::each(1, 0) {
+            assert_eq!(processes.admit("192.0.2.1", 1, NOW + WINDOW_MS), Ok(()), "by a clock that is fast");
+            assert_eq!(processes.admit("192.0.2.1", 2, NOW + 1), Err(WINDOW));
+            assert_eq!(processes.admit("192.0.2.1", 2, NOW), Ok(()), "nobody writes so far ahead");
+        }
+    }
+
+    #[test]
+    fn what_no_longer_counts_leaves_the_list() {
+        for mut processes in Processes::each(0, 100) {
+            for minute in 0..10 {
+                assert_eq!(processes.admitted("192.0.2.1", NOW + minute * WINDOW_MS), 100);
+                assert!(processes.rate.asked.len() <= 2 * 100 + SLACK, "{}", processes.rate.asked.len());
+            }
+        }
     }
 
     #[test]
     fn clients_cannot_make_it_grow() {
-        let (mut rate, now) = (Rate::new(1, 0), Instant::now());
-        for n in 0..u32::try_from(MOST).expect("a small number") + 5 {
-            rate.admit(Some(IpAddr::from(n.to_be_bytes())), &pair(1), now).expect("each its first");
+        let limits = Limits { per_client: 1, in_all: usize::MAX };
+        let asked = |n: usize| Question { at_ms: NOW, client: n as u64, pair: 0 };
+        let mut list: Vec<_> = (0..MOST - 1).map(asked).collect();
+        for (n, expected) in [(MOST - 1, MOST), (MOST, MOST - MOST / 8 + 1)] {
+            assert_eq!(limits.admit(&mut list, asked(n)), Ok(()));
+            assert_eq!((list.len(), list.last()), (expected, Some(&asked(n))));
         }
-        assert_eq!((rate.count, rate.asked.len(), rate.clients.len()), (MOST, MOST, MOST));
+        assert_eq!(list[0], asked(MOST / 8), "the oldest are forgotten");
     }
 }

@@ -5,6 +5,7 @@ mod cases;
 #[path = "../rig/mod.rs"]
 #[expect(dead_code, reason = "the real servers of the rig are not asked here")]
 mod rig;
+mod rosters;
 mod server;
 
 use std::fs;
@@ -57,7 +58,7 @@ fn check(case: &Case) {
     let server = Server::start(case.first.clone(), case.acts.clone());
     let installed = installed(case, server.port);
     let serve = installed.serve();
-    let memory = most_memory_kib(&serve.leash);
+    let memory = memory_kib(&serve.leash);
     let mut connection = Connection::open(&serve.socket);
 
     if !case.first.is_empty() {
@@ -76,7 +77,7 @@ fn check(case: &Case) {
     if case.linger != "always" {
         eventually(name, || server.is_left().then_some(()));
     }
-    let more = most_memory_kib(&serve.leash) - memory;
+    let more = memory_kib(&serve.leash) - memory;
     assert!(more < MEMORY_KIB, "{name}: {more} KiB more memory");
 
     let (who, words) = match case.told {
@@ -95,12 +96,15 @@ fn check(case: &Case) {
     }
 }
 
-/// The most memory a program ever had: `VmHWM` of proc(5).
-fn most_memory_kib(leash: &Leash) -> u64 {
+fn memory_kib(leash: &Leash) -> u64 {
+    most_memory_kib(leash).unwrap_or_else(|| panic!("the program is gone:\n{}", leash.log()))
+}
+
+/// The most memory a program ever had, as long as it is there: `VmHWM` of proc(5).
+fn most_memory_kib(leash: &Leash) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", leash.pid.as_raw_nonzero())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
-    number.unwrap_or_else(|| panic!("the program is gone:\n{}", leash.log()))
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok())
 }
 
 fn installed(case: &Case, port: u16) -> Webpresence {

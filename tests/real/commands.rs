@@ -34,7 +34,7 @@ fn check(kind: Kind, identity: Identity) {
     installed.configure(&open.replace("visibility = anyone\n", ""));
     let output = installed.run(&["probe", "away@example.test", "example.test"]);
     let report = printed(&output);
-    let hidden = report.lines().filter(|line| line.contains("visibility = subscribers")).count();
+    let hidden = report.lines().filter(|line| line.contains("nobody may see this: no roster can be read")).count();
     assert_eq!(hidden, 1, "hidden are people, not servers: {report}");
 
     installed.configure(&open.replace(SECRET, "mistaken-0815"));

@@ -23,8 +23,10 @@ mod relay;
 mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod rosters;
 mod sockets;
 mod stand;
+mod strangers;
 mod tls;
 mod traces;
 mod turns;

@@ -1,8 +1,6 @@
 //! What comes in: each stanza goes to the questions it answers and to those who deal with what nobody asked for. What
 //! the holder of the session has to know or to do about it leaves as events.
 
-use std::collections::HashSet;
-
 use jid::{BareJid, Jid};
 use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
@@ -16,7 +14,7 @@ use crate::probe::errand::Roster;
 use crate::probe::guests::Order;
 use crate::probe::inquiry::{Inquiry, Listed, Slot};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
-use crate::probe::{Event, ns, roster};
+use crate::probe::{Event, roster};
 
 /// To whom a stanza that reached us was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +204,7 @@ impl Errands {
                     self.request_picture(jid, Part::Data, id, avatar::data_request(&item));
                 }
             }
-            Topic::Contacts => self.contacts = outcome.ok().flatten().map(contacts_who_let_us_see),
+            Topic::Contacts => self.contacts = outcome.ok().flatten().map(|roster| roster::watched(&roster).collect()),
         }
     }
 
@@ -238,17 +236,59 @@ impl Errands {
     }
 }
 
-/// The people of an account's own roster whom it may see (RFC 6121, 2.1.2.5).
-fn contacts_who_let_us_see(roster: Element) -> HashSet<BareJid> {
-    let seen = |item: &&Element| matches!(item.attr("subscription"), Some("to" | "both"));
-    let items = roster.children().filter(|item| item.is("item", ns::ROSTER)).filter(seen);
-    items.filter_map(|item| BareJid::new(item.attr("jid")?).ok()).collect()
-}
-
 /// Which software an answer to XEP-0092 names.
 fn software(payload: Element) -> ServerKind {
     let name = VersionResult::try_from(payload).map(|version| version.name.to_lowercase()).unwrap_or_default();
     let known =
         [("prosody", ServerKind::Prosody), ("ejabberd", ServerKind::Ejabberd), ("openfire", ServerKind::Openfire)];
     known.into_iter().find(|(word, _)| name.contains(word)).map_or(ServerKind::Other, |(_, kind)| kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+    use crate::probe::facts::Facts;
+    use crate::probe::inquiry::Reply;
+    use crate::probe::stanza::Sender;
+    use crate::probe::{Clock, ns};
+    use crate::viewers::{VIEWERS, Viewers};
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
+
+    /// Many rosters at once, each as long as one may be: those for which there is no room count as unread.
+    #[test]
+    fn the_rosters_of_a_session_have_a_limit() {
+        let text = "[xmpp]\njid = presence.example.com\npassword = secret\n";
+        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
+        let (now, sender) = (Instant::now(), Sender { from: None });
+        let mut errands = Errands::new(&identity, sender, Facts::default(), Clock { at: now, epoch_s: 0 });
+        let many: Vec<_> = (0..VIEWERS).map(|number| jid(&format!("u{number}@example.com"))).collect();
+        let longest = Viewers::of(&many);
+        let mut roster = Element::bare("query", ns::ROSTER);
+        roster.append_text("both carol@example.com\n");
+        let room = ROSTERS_BYTES / longest.bytes();
+        for id in 0..room as u64 + 3 {
+            errands.ask(id, jid(&format!("bob{id}@example.com")), Roster::Wanted, now + Duration::from_secs(5));
+            let inquiry = errands.inquiries.get_mut(&id).expect("it is put");
+            inquiry.roster = Reply::Awaited;
+            // The last ones hold less than their rosters, which come while the others are held.
+            if id <= room as u64 {
+                inquiry.listed(Some(Listed { lets_us_see: true, viewers: Some(longest.clone()) }), now);
+            }
+        }
+        let last = room as u64 + 2;
+        let is_read = |errands: &Errands, id| matches!(&errands.inquiries[&id].roster, Reply::Result(listed) if listed.viewers.is_some());
+        errands.roster_came(last, Some(&roster), now);
+        assert!(!is_read(&errands, last), "there is no room");
+        assert_eq!(errands.inquiries[&last].roster, Reply::Result(Listed { lets_us_see: false, viewers: None }));
+        errands.inquiries.remove(&0);
+        errands.roster_came(last - 1, Some(&roster), now);
+        assert!(is_read(&errands, last - 1), "one was answered");
+    }
 }

@@ -8,10 +8,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::hold::CONFLICTS;
 use super::*;
-use crate::config::{self, ServerKind};
+use crate::config::{self, ServerKind, Visibility};
 use crate::probe::Why;
 use crate::probe::backoff::REFUSED;
 use crate::probe::stream::{PASSED_DEPTH_LIMIT, STANZA_LIMIT, TOKEN_LIMIT};
+use crate::viewers::Viewers;
 
 const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
                       xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
@@ -419,6 +420,47 @@ async fn another_configuration_gets_a_session_of_its_own() {
     }
     assert_eq!(server.questions(), [1, 1, 1, 1]);
     server.task.abort();
+}
+
+/// Whoever holds the session shows everybody to everyone; for the other, rosters are read in it.
+#[tokio::test]
+async fn who_may_see_somebody_is_each_process_own_affair() {
+    let (listener, port) = listen().await;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [anyone, subscribers] = [Visibility::Anyone, Visibility::Subscribers].map(|visibility| {
+        let mut identity = component(port);
+        identity.access.visibility = visibility;
+        Prober::spawn(identity, meeting_in(directory.path())).0
+    });
+    let grant = "<message from='example.com' to='presence.example.com'><privilege xmlns='urn:xmpp:privilege:2'>\
+                 <perm access='roster' type='get'/></privilege></message>";
+    let refusal = ANSWER.trim_start_matches("<handshake/>");
+    let serve = async {
+        let mut socket = greet(&listener).await;
+        socket.write_all(format!("<handshake/>{grant}{refusal}").as_bytes()).await.expect("an open connection");
+        socket
+    };
+    let (answer, mut socket) = tokio::join!(anyone.ask(bob(), within(LONG)), serve);
+    assert_eq!(answer.map(|answer| answer.viewers), Ok(None), "nobody has asked for them");
+    let tell = async {
+        let asked = read_until(&mut socket, "xmpp:ping").await;
+        let roster = asked.split("<iq ").find(|iq| iq.contains("jabber:iq:roster")).expect("the roster is asked for");
+        let attribute = |name: &str| {
+            let value = roster.split_once(&format!("{name}='")).and_then(|(_, rest)| rest.split('\'').next());
+            value.expect("an attribute").to_owned()
+        };
+        let (id, to) = (attribute("id"), attribute("from"));
+        let item = "<item jid='carol@example.com' subscription='both'/>";
+        let told = format!(
+            "<iq from='bob@example.com' to='{to}' id='{id}' type='result'><query xmlns='jabber:iq:roster'>{item}\
+             </query></iq>{refusal}"
+        );
+        socket.write_all(told.as_bytes()).await.expect("an open connection");
+    };
+    let (answer, ()) = tokio::join!(subscribers.ask(bob(), within(LONG)), tell);
+    let carol = BareJid::new("carol@example.com").expect("a bare JID");
+    let answer = answer.expect("the session is shared");
+    assert_eq!((answer.why, answer.viewers), (Why::Refused, Some(Viewers::of(&[carol]))));
 }
 
 /// CGI: the process is done when it has its answer, but what others asked through it is answered too.
