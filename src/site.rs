@@ -110,7 +110,9 @@ impl Site {
         }
         let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
         let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
-        if !is_known && let Err(retry_after) = post.strangers().admit(*client, pair, (self.clock)()) {
+        // Not in the condition below: its guard would be held while the next one is asked for.
+        let admitted = if is_known { Ok(()) } else { post.strangers().admit(*client, pair, (self.clock)()) };
+        if let Err(retry_after) = admitted {
             let level = if post.strangers().is_news(begun) { self.complaint } else { Level::Info };
             let who = client.map_or("a visitor".to_owned(), |client| client.to_string());
             let pause = retry_after.as_secs();
