@@ -3,7 +3,7 @@
 //! refused before. A reload opens a new one beside the old, which goes when its last request is answered.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
@@ -61,6 +61,10 @@ struct Post {
 
 /// A refusal is told at a whole second after its lookup began, so that nobody learns from the time what it rests on.
 const PACE: Duration = Duration::from_secs(1);
+/// A lookup that ends so shortly before one has the next: what servers are waited for ends at whole seconds, too.
+const LATE: Duration = Duration::from_millis(200);
+/// What it takes to make an answer of it.
+const MARGIN: Duration = Duration::from_millis(100);
 
 /// The tasks of a site: they end by themselves once it is dropped.
 pub struct Sessions(Vec<JoinHandle<()>>);
@@ -105,15 +109,16 @@ impl Site {
             return Found::Nothing { retry_after: PACE };
         };
         let (begun, Wanted { pair, client, .. }) = (Instant::now(), &wanted);
-        if let Some(age) = post.strangers().refused(pair, begun) {
+        if let Some(age) = post.strangers(|strangers| strangers.refused(pair, *client, begun)) {
             return Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age };
         }
         let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
         let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
-        // Not in the condition below: its guard would be held while the next one is asked for.
-        let admitted = if is_known { Ok(()) } else { post.strangers().admit(*client, pair, (self.clock)()) };
-        if let Err(retry_after) = admitted {
-            let level = if post.strangers().is_news(begun) { self.complaint } else { Level::Info };
+        let now_ms = || (self.clock)();
+        let admit = |strangers: &mut Strangers| strangers.admit(*client, pair, now_ms());
+        if !is_known && let Err(retry_after) = post.strangers(admit) {
+            let is_news = post.strangers(|strangers| strangers.is_news(begun));
+            let level = if is_news { self.complaint } else { Level::Info };
             let who = client.map_or("a visitor".to_owned(), |client| client.to_string());
             let pause = retry_after.as_secs();
             log::log!(level, "{who} asks for too many unknown people (unknown_per_minute); again in {pause} s");
@@ -122,18 +127,23 @@ impl Site {
         match self.look(post, identity, &sieve, &wanted, deadline).await {
             Found::Known { sight, age } if sieve.passes(&sight) => {
                 if !is_known {
-                    post.strangers().forgive(*client, pair, (self.clock)());
+                    post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
                 }
                 Found::Known { sight: sieve.told(sight), age }
             }
             Found::Known { .. } => {
-                let seconds = begun.elapsed().as_secs() + PACE.as_secs();
-                sleep_until(deadline.min(begun + Duration::from_secs(seconds))).await;
-                post.strangers().refuse(pair, Instant::now());
+                sleep_until(moment(begun, Instant::now(), deadline)).await;
+                post.strangers(|strangers| strangers.refuse(pair, *client, Instant::now()));
                 let sight = Sight::bare(Presence::bare(State::Forbidden));
                 Found::Known { sight, age: Duration::ZERO }
             }
-            nothing => nothing,
+            // Nobody has learned anything: that was no guess either.
+            nothing => {
+                if !is_known {
+                    post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
+                }
+                nothing
+            }
         }
     }
 
@@ -148,11 +158,10 @@ impl Site {
     ) -> Found {
         let target = &wanted.pair.target;
         let find = async |want| {
-            let (prober, asked) = (post.prober.clone(), target.clone());
-            let lookup = |want| look_up(prober, asked, want, deadline);
+            let lookup = |want| look_up(post.prober.clone(), target.clone(), want, deadline);
             self.cache.find(target, want, deadline, |sight| sieve.passes(sight), lookup).await
         };
-        if wanted.want == Want::Presence || !sieve.shows_picture() {
+        if wanted.want == Want::Presence || !sieve.shows_picture() || sieve.is_excluded {
             return find(Want::Presence).await;
         }
         if access::needs_asker(&identity.access, target) {
@@ -166,9 +175,10 @@ impl Site {
 }
 
 impl Post {
-    /// Held for a map access, or a turn at the file that the processes share; no code that could panic runs under it.
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Held for a map access, or a turn at the file that the processes share; no code that could panic runs under it. Not
+    /// a guard, which would live on through the body of an `if`.
+    fn strangers<T>(&self, turn: impl FnOnce(&mut Strangers) -> T) -> T {
+        turn(&mut self.strangers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -204,6 +214,12 @@ impl<'a> Sieve<'a> {
         let presence = self.choice.of(self.shown.of(presence));
         Sight { picture: picture.filter(|_| self.shows_picture()), ..Sight::bare(presence) }
     }
+}
+
+/// When a refusal is told whose lookup began then and is over now.
+fn moment(begun: Instant, now: Instant, deadline: Instant) -> Instant {
+    let seconds = (now - begun + LATE).as_secs() + PACE.as_secs();
+    (begun + Duration::from_secs(seconds)).min(deadline.checked_sub(MARGIN).unwrap_or(deadline))
 }
 
 async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) -> Lookup {
@@ -243,7 +259,7 @@ async fn follow(
             Event::Consented(jid) | Event::Order(jid, Order::On) => {
                 cache.forget(&jid);
                 // A visitor who may not see him anyway would learn from it that he is there.
-                if !access::needs_asker(&identity.access, &jid) {
+                if !access::needs_asker(&identity.access, &jid) && !access::is_excluded(&identity.access, &jid) {
                     strangers.lock().unwrap_or_else(PoisonError::into_inner).pardon(&jid);
                 }
             }
@@ -264,6 +280,31 @@ impl Sessions {
             if let Err(error) = task.await {
                 log::error!("a session's task: {error}");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_come_at_whole_seconds() {
+        let begun = Instant::now();
+        let after = |ms: u64| begun + Duration::from_millis(ms);
+        for (over_ms, timeout_ms, told_ms) in [
+            (0, 5000, 1000),
+            (3, 5000, 1000),
+            (799, 5000, 1000),
+            (800, 5000, 2000),
+            (1000, 5000, 2000),
+            (1799, 5000, 2000),
+            (4700, 5000, 4900),
+            (4950, 5000, 4900),
+            (3, 1000, 900),
+        ] {
+            let told = moment(begun, after(over_ms), after(timeout_ms));
+            assert_eq!(told - begun, Duration::from_millis(told_ms), "over after {over_ms} ms of {timeout_ms}");
         }
     }
 }

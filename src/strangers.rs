@@ -42,13 +42,13 @@ impl Strangers {
     }
 
     /// How long ago this visitor was told that he may not see this person, as far as it still holds.
-    pub fn refused(&self, pair: &Pair, now: Instant) -> Option<Duration> {
-        self.refusals.age(pair, now)
+    pub fn refused(&self, pair: &Pair, client: Option<IpAddr>, now: Instant) -> Option<Duration> {
+        self.refusals.age(pair, client, now)
     }
 
     /// This visitor is told that he may not see this person.
-    pub fn refuse(&mut self, pair: &Pair, now: Instant) {
-        self.refusals.insert(pair, now);
+    pub fn refuse(&mut self, pair: &Pair, client: Option<IpAddr>, now: Instant) {
+        self.refusals.insert(pair, client, now);
     }
 
     /// Whatever was refused about this person no longer holds.

@@ -105,6 +105,8 @@ pub struct Cache {
 
 struct Inner {
     known: Shelf<Entry>,
+    /// What nobody exceeds among them, however long his roster: a tenth of the room.
+    heaviest: usize,
     /// Of people who are known.
     portraits: Shelf<Portrait>,
     /// The lookups under way, each with its number. The receiver sees the outcome; a sender that is gone leaves none.
@@ -127,7 +129,7 @@ impl Inner {
             return self.remove(jid);
         }
         let weight = 1 + entry.viewers.as_ref().map_or(0, Viewers::bytes) / ROSTER_BYTES;
-        self.known.store(jid, weight, entry);
+        self.known.store(jid, weight.min(self.heaviest), entry);
     }
 
     /// A refusal deletes what was known.
@@ -156,8 +158,9 @@ enum Freshness {
 impl Cache {
     pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock) -> Cache {
         let known = Shelf::new(settings.entries);
+        let heaviest = (settings.entries / 10).max(1);
         let portraits = Shelf::new(PICTURES_BYTES);
-        let inner = Mutex::new(Inner { known, portraits, lookups: HashMap::new(), counter: 0 });
+        let inner = Mutex::new(Inner { known, heaviest, portraits, lookups: HashMap::new(), counter: 0 });
         Cache { settings, renewal, clock, inner }
     }
 
@@ -182,19 +185,19 @@ impl Cache {
             match self.freshness(age) {
                 Freshness::Fresh => return Found::Known { sight, age },
                 Freshness::Renewable => {
-                    self.lead_or_follow(jid, missing, lookup);
+                    self.lead_or_follow(jid, missing, &mut Some(lookup));
                     return Found::Known { sight, age };
                 }
                 Freshness::Stale | Freshness::Gone => {}
             }
         }
-        let mut outcome = self.lead_or_follow(jid, missing, lookup);
-        let arrived = timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
-        let lookup = match arrived {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Duration::from_secs(1))),
-            Ok(Err(_)) | Err(_) => Err(Duration::from_secs(1)),
-        };
-        match lookup {
+        let mut lookup = Some(lookup);
+        let mut found = arrived(self.lead_or_follow(jid, missing, &mut lookup), deadline).await;
+        if found.is_err() && lookup.is_some() && Instant::now() < deadline {
+            // Somebody else led, who had less time left; when he came is nobody's business here.
+            found = arrived(self.lead_or_follow(jid, missing, &mut lookup), deadline).await;
+        }
+        match found {
             Ok(sight) if want == missing => Found::Known { sight, age: Duration::ZERO },
             Ok(sight) => {
                 let picture = if sight.presence.state == State::Forbidden { None } else { self.picture(jid) };
@@ -212,8 +215,14 @@ impl Cache {
         self.stored(jid, Want::Presence).is_some_and(|(sight, _)| may_see(&sight))
     }
 
-    /// Follows the lookup that is under way, or begins one. It goes on whether or not anybody still waits.
-    fn lead_or_follow<F>(self: &Arc<Self>, jid: &BareJid, want: Want, lookup: impl FnOnce(Want) -> F) -> Outcome
+    /// Follows the lookup that is under way, or begins one, which takes `lookup`. It goes on whether or not anybody still
+    /// waits.
+    fn lead_or_follow<F>(
+        self: &Arc<Self>,
+        jid: &BareJid,
+        want: Want,
+        lookup: &mut Option<impl FnOnce(Want) -> F>,
+    ) -> Outcome
     where
         F: Future<Output = Lookup> + Send + 'static,
     {
@@ -224,6 +233,7 @@ impl Cache {
             return running.clone();
         }
         let (done, outcome) = watch::channel(None);
+        let Some(lookup) = lookup.take() else { return outcome };
         inner.counter += 1;
         let number = inner.counter;
         inner.lookups.insert(key.clone(), (number, outcome.clone()));
@@ -307,6 +317,14 @@ impl Cache {
     /// Held for a map access only; no code that could panic runs under it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lookup has brought by then.
+async fn arrived(mut outcome: Outcome, deadline: Instant) -> Lookup {
+    match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
+        Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(Duration::from_secs(1))),
+        Ok(Err(_)) | Err(_) => Err(Duration::from_secs(1)),
     }
 }
 
@@ -470,16 +488,20 @@ mod tests {
             let people: Vec<_> = (0..number).map(|n| jid(&format!("u{n}"))).collect();
             Some(Viewers::of(&people))
         };
-        let rig = Rig::new(Renewal::Behind, 10);
-        for (name, number) in [("a", 10), ("b", 10), ("c", 500)] {
-            rig.find(name, is(State::Away).map(|sight| Sight { viewers: viewers(number), ..sight })).await;
+        let rig = Rig::new(Renewal::Behind, 40);
+        let store = async |name: String, number| {
+            rig.find(&name, is(State::Away).map(|sight| Sight { viewers: viewers(number), ..sight })).await;
+        };
+        let left = |names: &str| (0..40).filter(|n| rig.cache.remembers(&jid(&format!("{names}{n}")), anybody)).count();
+        for n in 0..30 {
+            store(format!("short{n}"), 10).await;
         }
-        let left = |rig: &Rig| ["a", "b", "c", "d"].map(|name| rig.cache.remembers(&jid(name), anybody));
-        assert_eq!(left(&rig), [true, true, true, false]);
-        rig.find("d", is(State::Away).map(|sight| Sight { viewers: viewers(300), ..sight })).await;
-        assert_eq!(left(&rig), [false, false, true, true]);
-        rig.find("a", is(State::Away).map(|sight| Sight { viewers: viewers(2000), ..sight })).await;
-        assert_eq!(left(&rig), [false; 4], "longer than all may be");
+        for n in 0..6 {
+            store(format!("long{n}"), 200).await;
+        }
+        assert_eq!((left("short"), left("long")), (22, 6), "three places each");
+        store("longest0".to_owned(), 40_000).await;
+        assert_eq!((left("short"), left("long"), left("longest")), (18, 6, 1), "nobody takes more than a tenth");
     }
 
     /// A roster is asked for again in its time, however often the presence changes.
@@ -548,6 +570,32 @@ mod tests {
         assert!(Instant::now() - deadline < Duration::from_millis(10));
         go.send_replace(true);
         assert_eq!(rig.find("bob", DOWN).await, found(State::Xa, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_follows_a_lookup_that_fails_has_his_own_time() {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let begun = Instant::now();
+        let ask = |after: u64, brings: Lookup| {
+            let cache = rig.cache.clone();
+            async move {
+                tokio::time::sleep_until(begun + Duration::from_secs(after)).await;
+                let deadline = begun + Duration::from_secs(after + 5);
+                let slow = |_| async move {
+                    tokio::time::sleep_until(deadline).await;
+                    brings
+                };
+                let found = cache.find(&jid("bob"), Want::Presence, deadline, anybody, slow).await;
+                (found, (Instant::now() - begun).as_secs())
+            }
+        };
+        let (first, second) = tokio::join!(ask(0, DOWN), ask(3, DOWN));
+        let nothing = Found::Nothing { retry_after: Duration::from_secs(1) };
+        assert!([NOTHING, nothing.clone()].contains(&first.0) && first.1 == 5, "{first:?}");
+        assert!(
+            [NOTHING, nothing].contains(&second.0) && second.1 == 8,
+            "{second:?}: not when the first one's time is over"
+        );
     }
 
     #[tokio::test]
@@ -663,7 +711,7 @@ mod tests {
             gate.wait_for(|open| *open).await.expect("the sender lives");
             pictured(State::Away, 1)
         };
-        drop(rig.cache.lead_or_follow(&jid("bob"), Want::Picture, slow));
+        drop(rig.cache.lead_or_follow(&jid("bob"), Want::Picture, &mut Some(slow)));
         let deadline = Instant::now() + Duration::from_secs(5);
         let refused = |_| async { is(State::Forbidden) };
         rig.cache.find(&jid("bob"), Want::Presence, deadline, anybody, refused).await;

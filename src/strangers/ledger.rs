@@ -16,8 +16,8 @@ use log::Level;
 use super::rate::{MOST, Question, WINDOW_MS};
 use crate::probe::lease::{Place, create};
 
-/// The time, the client, the pair.
-const RECORD: usize = 24;
+/// The time, the client, the target, the pair.
+const RECORD: usize = 32;
 /// A turn takes a tenth of a millisecond. Three hundred processes at once have waited for up to a fifth of a second, and
 /// nobody is to get more answers by asking so. But whoever waits holds up all that its process has in hand, so that it
 /// gives up after half a second.
@@ -155,12 +155,12 @@ impl Page {
 fn read(record: &[u8; RECORD]) -> Question {
     let (fields, _) = record.as_chunks();
     let field = |i: usize| u64::from_be_bytes(fields[i]);
-    Question { at_ms: field(0), client: field(1), pair: field(2) }
+    Question { at_ms: field(0), client: field(1), target: field(2), pair: field(3) }
 }
 
 fn write(question: &Question) -> [u8; RECORD] {
-    let fields = [question.at_ms, question.client, question.pair].map(u64::to_be_bytes);
-    *fields.as_flattened().first_chunk().expect("three numbers are a record")
+    let fields = [question.at_ms, question.client, question.target, question.pair].map(u64::to_be_bytes);
+    *fields.as_flattened().first_chunk().expect("four numbers are a record")
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn question(number: u64) -> Question {
-        Question { at_ms: NOW + number, client: 7, pair: number }
+        Question { at_ms: NOW + number, client: 7, target: number, pair: number }
     }
 
     /// A directory, the path of the file in it, and what the file holds.
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(ask(&directory, 2), [question(1), question(2)]);
         let path = directory.path().join("p.example.com.unknown");
         let metadata = fs::metadata(&path).expect("it is there");
-        assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (48, 0o600));
+        assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (2 * RECORD as u64, 0o600));
         let mut ledger = ledger(&directory);
         ledger.change(&mut Vec::new(), NOW, |asked| asked.retain(|known| *known != question(1)));
         assert_eq!(fs::read(&path).expect("it is there"), write(&question(2)), "what is taken out leaves the file");
@@ -239,7 +239,7 @@ mod tests {
             ("less than a record", b"garbage".to_vec(), vec![question(9)]),
             (
                 "a shift that was cut",
-                [&whole[24..], &whole[24..]].concat(),
+                [&whole[RECORD..], &whole[RECORD..]].concat(),
                 vec![question(2), question(2), question(9)],
             ),
         ] {

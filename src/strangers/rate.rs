@@ -1,7 +1,9 @@
 //! How many people that are not known are looked up within a minute, for one client and for all: so many that a page
-//! works, too few to find out by trying who is there. The same visitor about the same person counts once. The rules work
-//! on a list of questions, and it is the same to them where that lives: in memory, or in the file of a ledger.
+//! works, too few to find out by trying who is there. The same visitor about the same person counts once, and for all
+//! together a person counts once, however many ask for him. The rules work on a list of questions, and it is the same to
+//! them where that lives: in memory, or in the file of a ledger.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ pub struct Question {
     /// Milliseconds since 1970.
     pub at_ms: u64,
     pub client: Digest,
+    pub target: Digest,
     pub pair: Digest,
 }
 
@@ -84,11 +87,13 @@ impl Limits {
         if counting.iter().any(|known| known.is_same(question)) {
             return Ok(());
         }
-        let his: Vec<_> = counting.iter().copied().filter(|known| known.client == question.client).collect();
-        for (limit, counting) in [(self.per_client, &his), (self.in_all, &counting)] {
+        let his = counting.iter().filter(|known| known.client == question.client);
+        let his: Vec<_> = his.map(|known| known.at_ms).collect();
+        let all = if self.in_all == usize::MAX { Vec::new() } else { others(&counting, question.target) };
+        for (limit, counting) in [(self.per_client, his), (self.in_all, all)] {
             // There is room once so many of the oldest no longer count that fewer than the limit are left.
-            if let Some(last) = counting.len().checked_sub(limit).and_then(|over| counting.get(over)) {
-                return Err(last.expires_in(now_ms));
+            if let Some(last_ms) = counting.len().checked_sub(limit).and_then(|over| counting.get(over)) {
+                return Err(expires_in(*last_ms, now_ms));
             }
         }
         if asked.len() > 2 * counting.len() + SLACK {
@@ -110,8 +115,9 @@ impl Question {
             Asker::Claimed(jid) => ("claimed", jid.as_str()),
             Asker::Proven(jid) => ("proven", jid.as_str()),
         };
-        let pair = digest([pair.target.as_str(), word, jid].join("\0").as_bytes());
-        Question { at_ms, client: digest(&network(client)), pair }
+        let target = pair.target.as_str();
+        let pair = digest([target, word, jid].join("\0").as_bytes());
+        Question { at_ms, client: digest(&network(client)), target: digest(target.as_bytes()), pair }
     }
 
     /// A time that lies ahead was written before the clock was set back, or by a process that was a moment quicker.
@@ -122,11 +128,23 @@ impl Question {
     fn is_same(self, other: Question) -> bool {
         (self.client, self.pair) == (other.client, other.pair)
     }
+}
 
-    fn expires_in(self, now_ms: u64) -> Duration {
-        let rest_ms = self.at_ms.saturating_add(WINDOW_MS).saturating_sub(now_ms);
-        Duration::from_millis(rest_ms).clamp(Duration::from_secs(1), WINDOW)
+/// When each person was last asked for, the oldest first; nobody, if this one is among them.
+fn others(counting: &[Question], target: Digest) -> Vec<u64> {
+    let times: HashMap<_, _> = counting.iter().map(|known| (known.target, known.at_ms)).collect();
+    if times.contains_key(&target) {
+        return Vec::new();
     }
+    let mut times: Vec<_> = times.into_values().collect();
+    times.sort_unstable();
+    times
+}
+
+/// How long something still counts that was asked then.
+fn expires_in(at_ms: u64, now_ms: u64) -> Duration {
+    let rest_ms = at_ms.saturating_add(WINDOW_MS).saturating_sub(now_ms);
+    Duration::from_millis(rest_ms).clamp(Duration::from_secs(1), WINDOW)
 }
 
 /// Where a question comes from: an address, or an IPv6 network of 64 bits, which one customer has for himself. Nothing
@@ -201,27 +219,33 @@ mod tests {
 
         /// How many of a hundred people who are asked for at once are looked up.
         fn admitted(&mut self, from: &str, now_ms: u64) -> usize {
-            (0..100).filter(|n| self.admit(from, *n, now_ms).is_ok()).count()
+            self.admitted_after(0, from, now_ms)
+        }
+
+        fn admitted_after(&mut self, first: usize, from: &str, now_ms: u64) -> usize {
+            (first..first + 100).filter(|n| self.admit(from, *n, now_ms).is_ok()).count()
         }
     }
 
     #[test]
     fn each_client_and_all_together() {
         for mut processes in Processes::each(10, 25) {
-            for (from, expected) in [
-                ("192.0.2.1", 10),
-                ("::ffff:192.0.2.1", 10),
-                ("2001:db8::1", 10),
-                ("2001:db8::ffff:1", 10),
-                ("2001:db8:0:1::1", 5),
-                ("", 0),
-                ("192.0.2.2", 0),
+            for (from, first, expected) in [
+                ("192.0.2.1", 0, 10),
+                ("::ffff:192.0.2.1", 0, 10),
+                ("2001:db8::1", 100, 10),
+                ("2001:db8::ffff:1", 100, 10),
+                ("2001:db8:0:1::1", 200, 5),
+                ("", 300, 0),
+                ("192.0.2.2", 300, 0),
+                ("192.0.2.3", 0, 10),
             ] {
-                assert_eq!(processes.admitted(from, NOW), expected, "{from}: the same ones, and no others");
+                let admitted = processes.admitted_after(first, from, NOW);
+                assert_eq!(admitted, expected, "{from}: the same ones, those that others ask for, and no more");
             }
             let late = NOW + WINDOW_MS;
-            assert_eq!(processes.admit("192.0.2.2", 0, late - 5000), Err(Duration::from_secs(5)));
-            assert_eq!(processes.admit("192.0.2.2", 0, late - 1), Err(Duration::from_secs(1)));
+            assert_eq!(processes.admit("192.0.2.2", 300, late - 5000), Err(Duration::from_secs(5)));
+            assert_eq!(processes.admit("192.0.2.2", 300, late - 1), Err(Duration::from_secs(1)));
             assert_eq!(processes.admitted("192.0.2.2", late), 10);
         }
     }
@@ -312,7 +336,7 @@ mod tests {
     #[test]
     fn clients_cannot_make_it_grow() {
         let limits = Limits { per_client: 1, in_all: usize::MAX };
-        let asked = |n: usize| Question { at_ms: NOW, client: n as u64, pair: 0 };
+        let asked = |n: usize| Question { at_ms: NOW, client: n as u64, target: 0, pair: 0 };
         let mut list: Vec<_> = (0..MOST - 1).map(asked).collect();
         for (n, expected) in [(MOST - 1, MOST), (MOST, MOST - MOST / 8 + 1)] {
             assert_eq!(limits.admit(&mut list, asked(n)), Ok(()));

@@ -32,7 +32,9 @@ fn login(request: &Request, domain: &str) -> Option<BareJid> {
     let name = str::from_utf8(name).ok()?;
     let whole = if name.contains('@') { name.to_owned() } else { format!("{name}@{domain}") };
     let jid = BareJid::new(&whole).ok()?;
-    (jid.node().is_some() && jid.domain().as_str() == domain).then_some(jid)
+    // Where people choose their names, one that only becomes another's by Unicode's rules (ª, full width) is not his.
+    let is_plain = jid.node().is_some_and(|node| whole.to_ascii_lowercase().starts_with(&format!("{node}@")));
+    (is_plain && jid.domain().as_str() == domain).then_some(jid)
 }
 
 /// The address a request comes from, where the web server tells it.
@@ -62,6 +64,11 @@ mod tests {
             ("@example.com", "", "1", None),
             ("uid=alice, dc=example", "", "1", None),
             ("a lice", "", "1", None),
+            ("ärger", "", "1", Some("ärger@example.com")),
+            ("ªlice", "", "1", None),
+            ("ａlice", "", "1", None),
+            ("\u{212a}arl", "", "1", None),
+            ("Ärger", "", "1", None),
             ("", "Basic", "1", None),
         ] {
             let vars = [("REMOTE_USER", name), ("AUTH_TYPE", auth_type), ("WEBPRESENCE_AUTH", marked)];
