@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::{Failed, configured, exit_code, run_on, runtime, shared_directory};
+use crate::config::keys::Section;
 use crate::config::{Config, Environment, Identity, Requester, load};
 use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
@@ -133,8 +134,8 @@ fn raise_descriptor_limit() {
 }
 
 fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Life) -> Result<(), Failed> {
-    let port = listeners.iter().find(|listener| listener.is_port()).map(ToString::to_string);
-    check_believable(&config, port.as_deref())?;
+    let open = listeners.iter().find_map(Listener::open_to_all);
+    check_believable(&config, open.as_deref())?;
     let icons = icons(&config)?;
     let directory = shared_directory(&config, Level::Warn);
     let runtime = match life {
@@ -155,7 +156,7 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
             let site = site.borrow().clone();
             async move { site.answer(&request).await }
         };
-        let mut reloaded = Reloaded { file, life, port, current, sessions: vec![sessions] };
+        let mut reloaded = Reloaded { file, life, open, current, sessions: vec![sessions] };
         let serving = tokio::spawn(gateway::serve(listeners, Limits::default(), answer, stopped));
         manager.ready();
         let signalled = signals.run(stop, || {
@@ -171,15 +172,14 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
     })
 }
 
-/// Whoever reaches a port can send REMOTE_USER with any name in it, so that no login would mean anything.
-fn check_believable(config: &Config, port: Option<&str>) -> Result<(), Failed> {
+/// Whoever reaches the socket can send REMOTE_USER with any name in it, so that no login would mean anything.
+fn check_believable(config: &Config, open: Option<&str>) -> Result<(), Failed> {
     let believes = |identity: &&Identity| matches!(identity.access.requester, Requester::RemoteUser { .. });
-    let (Some(port), Some(identity)) = (port, config.identities.iter().find(believes)) else { return Ok(()) };
-    let space = if identity.name.is_empty() { "" } else { " " };
+    let (Some(open), Some(identity)) = (open, config.identities.iter().find(believes)) else { return Ok(()) };
+    let section = identity.header(Section::Access);
     Err(Failed::Because(format!(
-        "{port} is a TCP socket, where anybody can say that he has logged in: requester = remote-user in [access{space}{}] \
-         needs a Unix socket",
-        identity.name
+        "{open}, where anybody can say that he has logged in: requester = remote-user in {section} needs a Unix socket \
+         for its owner and group alone (mode=0660)"
     )))
 }
 
@@ -187,8 +187,8 @@ fn check_believable(config: &Config, port: Option<&str>) -> Result<(), Failed> {
 struct Reloaded {
     file: Option<PathBuf>,
     life: Life,
-    /// One of the sockets, where it is a port.
-    port: Option<String>,
+    /// What is wrong with the sockets where a login is to be believed.
+    open: Option<String>,
     current: watch::Sender<Arc<Site>>,
     sessions: Vec<Sessions>,
 }
@@ -198,7 +198,7 @@ impl Reloaded {
     fn reload(&mut self) {
         let loaded = load(self.file.as_deref(), &Environment::from_process()).map_err(Failed::Config);
         let loaded = loaded.and_then(|config| {
-            check_believable(&config, self.port.as_deref())?;
+            check_believable(&config, self.open.as_deref())?;
             icons(&config).map(|icons| (config, icons))
         });
         match loaded {

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::{Failed, Misuse, Out, jid};
 use crate::access;
+use crate::config::keys::Section;
 use crate::config::{Config, Identity, Requester, SigningKeys};
 use crate::signature::{BOUND, Keyring, Link, NONCE_BYTES, Signature, TOKEN_MAX_BYTES, seal};
 use crate::web::request::{Kind, Query, Request};
@@ -125,7 +126,11 @@ impl Order {
         let (identity, keys) = self.signer(config)?;
         let days = self.options.days.unwrap_or(keys.days);
         if days > keys.days {
-            return Err(format!("--days {days}: more than sign_days in {}, which is {}", section(identity), keys.days));
+            return Err(format!(
+                "--days {days}: more than sign_days in {}, which is {}",
+                identity.header(Section::Access),
+                keys.days
+            ));
         }
         let exp_s = now_s + u64::from(days) * DAY_S;
         let params = match self.options.shape {
@@ -152,7 +157,7 @@ impl Order {
             Requester::Query | Requester::RemoteUser { .. } => Err(format!(
                 "{} believes no links: {} needs requester = signed and sign_key_file",
                 identity.jid,
-                section(identity)
+                identity.header(Section::Access)
             )),
         }
     }
@@ -205,11 +210,6 @@ impl Order {
                        or --url has parameters of its own that stand before those of the link";
         if is_proven { Ok(()) } else { Err(failure.to_owned()) }
     }
-}
-
-/// The section that says who is believed.
-fn section(identity: &Identity) -> String {
-    if identity.name.is_empty() { "[access]".to_owned() } else { format!("[access {}]", identity.name) }
 }
 
 #[cfg(test)]

@@ -99,6 +99,12 @@ impl Identity {
         self.jid.node().is_none()
     }
 
+    /// How the header of its section is written.
+    pub fn header(&self, section: keys::Section) -> String {
+        let space = if self.name.is_empty() { "" } else { " " };
+        format!("[{}{space}{}]", section.name(), self.name)
+    }
+
     /// The domain of our own server: an account's own, for a component the first plain name of `domains`.
     pub fn home(&self) -> BareJid {
         let own = BareJid::from_parts(None, self.jid.domain());

@@ -72,9 +72,16 @@ impl Listener {
         Listener::of_family(family, fd).ok()?
     }
 
-    /// True where a port leads to it, whose other end may be anybody: no file says who may connect.
-    pub fn is_port(&self) -> bool {
-        matches!(self, Listener::Tcp(_))
+    /// In words, where its other end may be anybody: no file says who may connect, or ours says that all may. What others
+    /// hand over they keep in a folder of their own, so that its mode says nothing.
+    pub fn open_to_all(&self) -> Option<String> {
+        match self {
+            Listener::Tcp(_) => Some(format!("{self} is a TCP socket")),
+            Listener::Unix { file: Some(file), .. } if file.is_open_to_all() => {
+                Some(format!("{self} is open to every user of this machine"))
+            }
+            Listener::Unix { .. } => None,
+        }
     }
 
     /// The first `count` sockets that systemd passed, those of them that listen. To be called once, before there are
@@ -200,7 +207,7 @@ mod tests {
         let [listener @ Listener::Tcp(socket)] = &bound[..] else { panic!("{bound:?}") };
         let address: Address = listener.to_string().parse().unwrap();
         std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-        assert!(listener.is_port());
+        assert!(listener.open_to_all().is_some_and(|told| told.ends_with(" is a TCP socket")));
         let error = Listener::bind(&address).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
     }

@@ -43,7 +43,7 @@ pub async fn answer(
     now_s: u64,
     find: impl AsyncFnOnce(&Identity, Wanted, Instant) -> Found,
 ) -> Response {
-    let site = Site { config, icons, request };
+    let mut site = Site { config, icons, request, deadline: request.arrived + config.patience() };
     if request.method() == Some(Method::Options) {
         return Response::preflight(site.readers(None, site.strictest())).seal(request);
     }
@@ -55,6 +55,7 @@ pub async fn answer(
     let Some((jid, identity)) = served else {
         return site.forbid(&query, &Audience::of_nobody(site.strictest())).await.seal(request);
     };
+    site.deadline = request.arrived + identity.timeout;
     let asker = requester::asker(request, &query, identity);
     let audience = Audience::of(identity, jid, &query, now_s);
     if audience.scope == Scope::Login
@@ -75,7 +76,7 @@ pub async fn answer(
     let want = if query.form.kind == Kind::Avatar { Want::Picture } else { Want::Presence };
     let pair = Pair { target: jid.clone(), asker };
     let wanted = Wanted { pair, want, client: requester::client(request) };
-    let found = find(identity, wanted, request.arrived + identity.timeout).await;
+    let found = find(identity, wanted, site.deadline).await;
     site.tell(&query, found, &audience).await.seal(request)
 }
 
@@ -123,6 +124,7 @@ struct Site<'a> {
     config: &'a Config,
     icons: &'a Arc<Icons>,
     request: &'a Request,
+    deadline: Instant,
 }
 
 impl Site<'_> {
@@ -218,18 +220,16 @@ impl Site<'_> {
 
     /// The picture drawn anew: its own bytes stay here. The icon stands for what is no picture.
     async fn avatar(&self, status: u16, picture: &Picture, state: State, form: &Form) -> Response {
-        let deadline = self.request.arrived + self.config.patience();
         let in_turn = self.icons.avatars.in_turn(picture, form.format, form.size_px);
-        match timeout_at(deadline, in_turn).await {
+        match timeout_at(self.deadline, in_turn).await {
             Ok(Some(file)) => Response::new(status, form.format.content_type(), file),
             Ok(None) | Err(_) => self.picture(status, state, form).await,
         }
     }
 
     async fn picture(&self, status: u16, state: State, form: &Form) -> Response {
-        let deadline = self.request.arrived + self.config.patience();
         let in_turn = self.icons.in_turn(state, form.format, form.size_px);
-        let Ok(file) = timeout_at(deadline, in_turn).await else {
+        let Ok(file) = timeout_at(self.deadline, in_turn).await else {
             // Better than none, but not what was asked for: nobody is to keep it.
             let file = Icons::ready_png(state, form.size_px);
             return Response::new(status, Format::Png.content_type(), file).with("Cache-Control", "no-store");

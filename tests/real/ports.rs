@@ -25,9 +25,13 @@ fn installed() -> Webpresence {
 }
 
 fn refused(port: &str, section: &str) -> String {
+    needs_a_file(&format!("{port} is a TCP socket"), section)
+}
+
+fn needs_a_file(what: &str, section: &str) -> String {
     format!(
-        "{port} is a TCP socket, where anybody can say that he has logged in: requester = remote-user in [{section}] \
-         needs a Unix socket"
+        "{what}, where anybody can say that he has logged in: requester = remote-user in [{section}] needs a Unix \
+         socket for its owner and group alone (mode=0660)"
     )
 }
 
@@ -94,4 +98,11 @@ fn a_file_is_as_good_as_its_mode() {
     installed.configure(&installed.configuration().replace("[access]\n", BELIEVES));
     let serve = installed.serve();
     assert_eq!(Connection::open(&serve.socket).ask(QUERY).text(), "Forbidden\n");
+
+    let dir = directory("ports");
+    let socket = format!("unix:{}", dir.path().join("webpresence.sock").display());
+    let output = installed.run(&["serve", "--listen", &format!("{socket},mode=0666")]);
+    let expected = needs_a_file(&format!("{socket} is open to every user of this machine"), "access");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), told), (Some(1), format!("webpresence: {expected}\n")));
 }

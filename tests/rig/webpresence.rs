@@ -134,12 +134,12 @@ impl Webpresence {
         Leash::start(directory("listen"), None, &mut command, &[])
     }
 
-    /// `webpresence serve` on a Unix socket that everybody may use; returns when it accepts.
+    /// `webpresence serve` on a Unix socket that the web servers may use; returns when it accepts.
     pub fn serve(&self) -> Serve {
         let socket = self.dir.path().join("webpresence.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
         command.arg("serve").arg("--config").arg(&self.config);
-        command.arg("--listen").arg(format!("unix:{},mode=0666", socket.display()));
+        command.arg("--listen").arg(listen_argument(&socket));
         let mut leash = Leash::start(directory("serve"), None, &mut command, &[]);
         eventually("webpresence serve accepts", || {
             let ended = leash.ended();
@@ -148,6 +148,12 @@ impl Webpresence {
         });
         Serve { leash, socket }
     }
+}
+
+/// A socket that web servers may use: root gives theirs away.
+fn listen_argument(socket: &Path) -> String {
+    let group = if rustix::process::geteuid().is_root() { ",group=www-data" } else { "" };
+    format!("unix:{},mode=0660{group}", socket.display())
 }
 
 /// What processes share must not lie among temporary files, which webpresence refuses. Everybody's processes can get

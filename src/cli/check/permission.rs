@@ -4,13 +4,14 @@
 use std::io;
 
 use super::report::Report;
+use crate::config::keys::Section;
 use crate::config::{Identity, Requester, Visibility};
 use crate::probe::standing::Standing;
 
 impl Report<'_> {
     /// Which source of rosters works: the server's, the account's own, or the lines of the configuration.
     pub fn rosters(&mut self, identity: &Identity, standing: Standing) -> io::Result<()> {
-        let (us, home, section) = (&identity.jid, identity.home(), headed("viewers", identity));
+        let (us, home, section) = (&identity.jid, identity.home(), identity.header(Section::Viewers));
         let is_needed = identity.access.visibility == Visibility::Subscribers;
         let lines = identity.access.viewers.len();
         match (identity.is_component(), standing.grants_rosters) {
@@ -44,7 +45,7 @@ impl Report<'_> {
                 self.advice(&format!(
                     "mod_privilege of Prosody and of ejabberd grants it: roster, get, for {us}; or {section} can say who \
                      may see whom, or visibility = anyone in {} that every visitor may",
-                    headed("access", identity)
+                    identity.header(Section::Access)
                 ))
             }
         }
@@ -55,6 +56,7 @@ impl Report<'_> {
         let is_open = identity.access.visibility == Visibility::Anyone;
         match &identity.access.requester {
             Requester::Query if is_open => Ok(()),
+            _ if is_open => self.plain("requester: it does not matter who asks, since visibility = anyone"),
             Requester::Query => self.plain(
                 "requester = query: req_jid is a claim that anybody can make; remote-user and signed are believed for \
                  a reason",
@@ -77,12 +79,6 @@ fn deciding(lines: usize, section: &str) -> String {
         1 => format!("the line of {section} says who may see whom"),
         _ => format!("the {lines} lines of {section} say who may see whom"),
     }
-}
-
-/// The header of an identity's section.
-fn headed(section: &str, identity: &Identity) -> String {
-    let space = if identity.name.is_empty() { "" } else { " " };
-    format!("[{section}{space}{}]", identity.name)
 }
 
 #[cfg(test)]
@@ -164,14 +160,16 @@ mod tests {
             let mut identity = identity(&format!("web.x.example\n[access a]\nvisibility = {visibility}"));
             assert_eq!(told(|report| report.requester(&identity)), query);
             identity.access.requester = Requester::RemoteUser { domain: "x.example".into() };
-            assert_eq!(told(|report| report.requester(&identity)), believed);
+            let is_open = visibility == "anyone";
+            let nobody = "· requester: it does not matter who asks, since visibility = anyone\n";
+            assert_eq!(told(|report| report.requester(&identity)), if is_open { nobody } else { believed });
             let key = || Secret::new("k".repeat(32));
             for (old, expected) in [
                 (None, "✓ requester = signed: the key is read; a link lives 7 days at most\n"),
                 (Some(key()), "✓ requester = signed: both keys are read; a link lives 7 days at most\n"),
             ] {
                 identity.access.requester = Requester::Signed(SigningKeys { current: key(), old, days: 7 });
-                assert_eq!(told(|report| report.requester(&identity)), expected);
+                assert_eq!(told(|report| report.requester(&identity)), if is_open { nobody } else { expected });
             }
         }
     }

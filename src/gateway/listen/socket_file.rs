@@ -20,6 +20,14 @@ pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    mode: u32,
+}
+
+impl SocketFile {
+    /// Neither its owner nor its group is needed to connect.
+    pub fn is_open_to_all(&self) -> bool {
+        self.mode & 0o002 != 0
+    }
 }
 
 /// What was wrong with a place to listen.
@@ -73,11 +81,12 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener
     }
     let gid = group.map(|group| gid(group).map(|gid| (group, gid))).transpose()?;
     clear_stale(path)?;
-    let (listener, file) = bind_for_owner(path)?;
+    let (listener, mut file) = bind_for_owner(path)?;
     if let Some((group, gid)) = gid {
         chown(path, None, Some(gid)).map_err(|error| Fault::ForeignGroup(group.to_owned(), error))?;
     }
     fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Fault::Io)?;
+    file.mode = mode;
     Ok((listener, file))
 }
 
@@ -89,7 +98,7 @@ fn bind_for_owner(path: &Path) -> Result<(UnixListener, SocketFile), Fault> {
     let _ = rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR);
     rustix::net::bind(&socket, &SocketAddrUnix::new(path).map_err(io)?).map_err(io)?;
     let found = fs::symlink_metadata(path).map_err(Fault::Io)?;
-    let file = SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino() };
+    let file = SocketFile { path: path.to_owned(), device: found.dev(), inode: found.ino(), mode: 0o600 };
     rustix::net::listen(&socket, BACKLOG).map_err(io)?;
     Ok((socket.into(), file))
 }
