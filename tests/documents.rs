@@ -1,10 +1,11 @@
 //! The documents say what the program does: the reference in the README is the table of keys, and the configurations
 //! people copy from it are accepted.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use webpresence::config;
+use webpresence::config::{self, Environment};
 
 const BEGIN: &str = "<!-- reference: written by `UPDATE_REFERENCE=1 cargo test --test documents` -->\n";
 const END: &str = "<!-- reference ends -->";
@@ -31,9 +32,18 @@ fn the_configurations_of_the_readme_are_accepted() {
     let text = readme();
     let blocks: Vec<_> = text.split("```ini\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty(), "the README shows a configuration");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("the directory is ours");
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("the file is ours");
+        path
+    };
+    write("sign.key", &"k".repeat(64));
     for block in blocks {
         let identity = if block.contains("[xmpp]") { "" } else { "[xmpp]\njid = presence.example.com\npassword = x\n" };
-        if let Err(errors) = config::parse(&format!("{identity}{block}"), Path::new("README.md")) {
+        let file = write("webpresence.ini", &format!("{identity}{block}"));
+        if let Err(errors) = config::load(Some(&file), &Environment::from_process()) {
             panic!("{block}\n{errors}");
         }
     }

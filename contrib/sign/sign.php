@@ -1,7 +1,8 @@
 <?php
 const NAMES = ['jid', 'req_jid', 'type', 'images', 'available', 'chat', 'away', 'xa', 'dnd', 'offline', 'forbidden', 'unknown'];
 
-/** The parameters of a signed link. $site: jid of [xmpp]; $link: jid, req_jid and what else it has. */
+/** The parameters of a signed link. $key: rtrim of sign_key_file; $site: jid of [xmpp]; $link: jid, req_jid and what else
+    it has. Addresses are in lower case. */
 function sign(string $key, string $site, int $days, array $link): string {
     $exp = (string) (time() + $days * 86400);
     $bound = array_map(fn ($name) => $link[$name] ?? ($name === 'type' ? 'image' : null), NAMES);

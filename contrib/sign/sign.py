@@ -4,7 +4,8 @@ NAMES = "jid req_jid type images available chat away xa dnd offline forbidden un
 
 
 def sign(key, site, days, **link):
-    """The parameters of a signed link. key: bytes; site: jid of [xmpp]; link: jid, req_jid and what else it has."""
+    """The parameters of a signed link. key: the bytes of sign_key_file without its line end; site: jid of [xmpp]; link:
+    jid, req_jid and what else it has. Addresses are in lower case."""
     exp = str(int(time.time()) + days * 86400)
     texts = ["webpresence-link-1", site, exp] + [{"type": "image", **link}.get(name) for name in NAMES]
     fields = [b"\xff" * 4 if text is None else struct.pack(">I", len(text.encode())) + text.encode() for text in texts]

@@ -216,8 +216,8 @@ pub const KEYS: &[Key] = &[
         "referers",
         Kind::Hosts,
         Otherwise { says: "any", sample: "www.example.com" },
-        "The hosts whose pages may show an answer, against hot-linking: on others it is forbidden. Browsers that do \
-         not name the page are answered in any case.",
+        "The hosts whose pages may show an answer, against hot-linking: on others it is forbidden. Each name counts as \
+         it stands; the host that is asked may in any case, and so may browsers that do not name the page.",
     ),
     row(
         Access,
@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
             says: "any where visibility = anyone and no login is involved, else none",
             sample: "https://www.example.com",
         },
-        "The origins whose scripts may read every answer. With requester = remote-user no other site may ask at all.",
+        "The origins whose scripts may read every answer. With requester = remote-user pages of no other site but these are answered.",
     ),
     row(
         Access,
