@@ -251,7 +251,6 @@ fn a_way_to_say_who_one_is_has_keys_of_its_own() {
 fn lines_of_viewers_must_be_understood() {
     let people = "name@domain, *@domain, *@*.domain";
     let (left, list) = (format!("{people}, @group"), format!("{people}, @group, separated by commas or spaces"));
-    let members = format!("{people}, separated by commas or spaces");
     check_after(
         component,
         &[
@@ -299,6 +298,18 @@ fn lines_of_viewers_must_be_understood() {
                 "[viewers]\nA@x.example = b@x.example\na@X.example = c@x.example",
                 "F:6: [viewers] a@X.example: the key stands already on line 5",
             ),
+        ],
+    );
+}
+
+#[test]
+fn groups_of_viewers_must_be_understood() {
+    let people = "name@domain, *@domain, *@*.domain";
+    let (left, list) = (format!("{people}, @group"), format!("{people}, @group, separated by commas or spaces"));
+    let members = format!("{people}, separated by commas or spaces");
+    check_after(
+        component,
+        &[
             (
                 "[viewers]\n@Team = b@x.example\n@team = c@x.example",
                 "F:6: [viewers] @team: the key stands already on line 5",

@@ -52,6 +52,31 @@ fn is_about_signing(key: &Key, value: &str) -> bool {
     key.name.starts_with("sign_key_file") || value == "signed"
 }
 
+const ORIGINS: [&str; 3] =
+    ["https://a.example", "HTTP://A.example:8080,https://[::1]:443 http://192.0.2.1", "http://bücher.example"];
+
+const NO_ORIGINS: [&str; 19] = [
+    "a.example",
+    "ftp://a.example",
+    "https:a.example",
+    "https:\\\\a.example",
+    "https://",
+    "https://:443",
+    "https://a.example/",
+    "https://a.example/b",
+    "https://a.example?b",
+    "https://a.example#b",
+    "https://u@a.example",
+    "https://a.example:",
+    "https://a.example:65536",
+    "https://*.a.example",
+    "https://a%2eexample",
+    "https://a_b..example",
+    "null",
+    "*",
+    ",",
+];
+
 /// Values on the inner and on the outer side of what a kind allows.
 fn sides(kind: &Kind) -> (Vec<String>, Vec<String>) {
     let own = |values: &[&str]| values.iter().map(|value| value.to_string()).collect::<Vec<_>>();
@@ -91,34 +116,7 @@ fn sides(kind: &Kind) -> (Vec<String>, Vec<String>) {
             own(&["show_text:no", "show_priority:yes,show_since:yes show_avatar:no, coarse:yes"]),
             own(&["no", "show_text", "show_text:", "show_text: no", "show_name:no", "coarse:no coarse:no", ","]),
         ),
-        Kind::Origins => (
-            own(&[
-                "https://a.example",
-                "HTTP://A.example:8080,https://[::1]:443 http://192.0.2.1",
-                "http://bücher.example",
-            ]),
-            own(&[
-                "a.example",
-                "ftp://a.example",
-                "https:a.example",
-                "https:\\\\a.example",
-                "https://",
-                "https://:443",
-                "https://a.example/",
-                "https://a.example/b",
-                "https://a.example?b",
-                "https://a.example#b",
-                "https://u@a.example",
-                "https://a.example:",
-                "https://a.example:65536",
-                "https://*.a.example",
-                "https://a%2eexample",
-                "https://a_b..example",
-                "null",
-                "*",
-                ",",
-            ]),
-        ),
+        Kind::Origins => (own(&ORIGINS), own(&NO_ORIGINS)),
         Kind::Choice(words) => {
             let mut wrong = own(&["x", "default2"]);
             wrong.extend(words.iter().map(|word| word.to_uppercase()));
