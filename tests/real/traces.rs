@@ -1,10 +1,11 @@
-//! What goes to the XMPP server, and when, for somebody who has not consented and for nobody at all: the same steps, the
-//! same stanzas, the same waits, so that whoever watches the time learns nothing. A relay on the way there writes it
-//! down. What an account says is under TLS: there the lengths are compared, and all names have the same one.
+//! What goes to the XMPP server, and when, for somebody who has not consented and for nobody at all: the same stanzas in
+//! the same order, the same waits, so that whoever watches the time learns nothing. A relay on the way there writes it
+//! down. What an account says is under TLS: there the lengths are compared, and all names have the same one. How it is
+//! cut into packets is chance: it depends on whether two answers of the server come together.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use crate::rig::prosody::LastActivity;
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, Privilege, Release, Xmpp};
-use crate::rig::{ejabberd, prosody};
+use crate::rig::{ejabberd, eventually, prosody};
+use crate::world::patient;
 
 /// Names of one length: somebody who has not consented, nobody, and who is asked first so that the server is known.
 const STRANGER: &str = "stranger";
@@ -24,30 +26,33 @@ const PENDING: &str = "thinking";
 const ALICE: &str = "aliceees";
 
 const GRANTED: Privilege = Privilege { to: Identity::Component(0), roster: "get", presence: "roster" };
-/// How often each is asked about; the middle counts, since the machine may be busy.
+/// How often each is asked about, in turn; the middle counts, since the machine may be busy.
 const ROUNDS: usize = 5;
-/// Far more than one of two waits may be longer by chance, and less than the shortest of all steps that wait.
-const SAME: Duration = Duration::from_millis(100);
+/// Far more than one of two waits may be longer by chance, and less than the shortest of all steps that wait, which is
+/// the fifth of a second that presences have behind the pong.
+const SAME: Duration = Duration::from_millis(150);
 
-/// One conversation: what the client wrote, each time as a whole, and how long it went on after its questions.
-#[derive(Clone, Debug, Default)]
+/// One conversation: all that the client said, and how long it took from its first word to its last.
+#[derive(Clone, Debug)]
 struct Passage {
-    writes: Vec<(Instant, Vec<u8>)>,
+    said: Vec<u8>,
+    begun: Instant,
+    ended: Instant,
+    is_over: bool,
 }
 
-/// Bytes of TLS's `close_notify`, behind the farewell of some.
-const CLOSE_NOTIFY: usize = 24;
-/// The end of TLS's handshake (RFC 8446, 4.4.4), with its ChangeCipherSpec (D.4), is shorter.
-const SHORTEST_OF_OURS: usize = 100;
-
 impl Passage {
-    /// What follows TLS's own last word does not wait for anything, and may be read with it.
-    fn write(&mut self, said: &[u8]) {
-        let is_tls = |before: &&mut (Instant, Vec<u8>)| before.1[0] == 0x14 && before.1.len() < SHORTEST_OF_OURS;
-        match self.writes.last_mut().filter(is_tls) {
-            Some((_, before)) => before.extend_from_slice(said),
-            None => self.writes.push((Instant::now(), said.to_vec())),
+    fn new() -> Passage {
+        let now = Instant::now();
+        Passage { said: Vec::new(), begun: now, ended: now, is_over: false }
+    }
+
+    fn hear(&mut self, said: &[u8]) {
+        self.ended = Instant::now();
+        if self.said.is_empty() {
+            self.begun = self.ended;
         }
+        self.said.extend_from_slice(said);
     }
 }
 
@@ -69,16 +74,16 @@ impl Recorder {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
                 let number = {
                     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push(Passage::default());
+                    all.push(Passage::new());
                     all.len() - 1
                 };
                 let (to_client, from_server) =
                     (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
                 let all = all.clone();
                 thread::spawn(move || {
-                    copy(client, server, |said| {
-                        all.lock().unwrap_or_else(PoisonError::into_inner)[number].write(said);
-                    });
+                    let all = || all.lock().unwrap_or_else(PoisonError::into_inner);
+                    copy(client, server, |said| all()[number].hear(said));
+                    all()[number].is_over = true;
                 });
                 thread::spawn(move || copy(from_server, to_client, |_| {}));
             }
@@ -86,13 +91,28 @@ impl Recorder {
         Recorder { port, passages }
     }
 
-    /// The only conversation since the last call.
+    /// The only conversation since the last call; the last of it may not have been read when the client has ended.
     fn take(&self) -> Passage {
-        let mut all = self.passages.lock().unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(all.iter().filter(|passage| !passage.writes.is_empty()).count(), 1, "one session for one question");
-        let passage = all.iter_mut().find(|passage| !passage.writes.is_empty()).expect("there is one");
+        self.until_all_are_over();
+        let mut heard = self.passages();
+        let mut talks = heard.iter_mut().filter(|passage| !passage.said.is_empty());
+        let (Some(only), None) = (talks.next(), talks.next()) else { panic!("one session for one question") };
         // The list only grows: each connection knows its place.
-        std::mem::take(passage)
+        std::mem::replace(only, Passage::new())
+    }
+
+    fn forget(&self) {
+        self.until_all_are_over();
+        self.passages().iter_mut().for_each(|passage| passage.said.clear());
+    }
+
+    fn until_all_are_over(&self) {
+        let is_over = |passage: &Passage| passage.is_over || passage.said.is_empty();
+        eventually("all conversations are over", || self.passages().iter().all(is_over).then_some(()));
+    }
+
+    fn passages(&self) -> MutexGuard<'_, Vec<Passage>> {
+        self.passages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,24 +128,42 @@ fn copy(mut from: TcpStream, mut to: TcpStream, heed: impl Fn(&[u8])) {
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
-/// What was written and is the same for everybody, and what the last question took.
+/// What was said and is the same for everybody, and what it took.
 #[derive(Debug)]
 struct Trace {
-    writes: Vec<String>,
+    said: String,
     time: Duration,
 }
 
 impl Trace {
-    fn of(passage: Passage, identity: Identity, name: &str) -> Trace {
-        let mut writes = passage.writes;
-        writes.pop_if(|(_, bytes)| matches!(identity, Identity::Account(_)) && bytes.len() == CLOSE_NOTIFY);
-        let (asked, ended) = (writes[writes.len().saturating_sub(2)].0, writes[writes.len() - 1].0);
-        let plain = |bytes: &[u8]| match identity {
-            Identity::Component(_) => impersonal(&String::from_utf8_lossy(bytes), &identity.jid(), name),
-            Identity::Account(_) => format!("{} bytes", bytes.len()),
+    fn of(Passage { said, begun, ended, .. }: Passage, identity: Identity, name: &str) -> Trace {
+        let said = match identity {
+            Identity::Component(_) => impersonal(&String::from_utf8_lossy(&said), &identity.jid(), name),
+            Identity::Account(_) => format!("{} bytes", length(&said)),
         };
-        Trace { writes: writes.iter().map(|(_, bytes)| plain(bytes)).collect(), time: ended - asked }
+        Trace { said, time: ended - begun }
     }
+}
+
+/// Of TLS 1.3 (RFC 8446, 5.1): the type of its first record, and of those that are encrypted; there what each of them
+/// adds to what is said, and the length of one that holds an alert.
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const ADDED: usize = 17;
+const ALERT: usize = 2 + ADDED;
+
+/// How much was said, before TLS and under it. Some farewells are not followed by the alert that nothing comes any more.
+fn length(said: &[u8]) -> usize {
+    let before = said.iter().position(|byte| *byte == HANDSHAKE).expect("TLS is spoken");
+    let (mut length, mut rest) = (before, &said[before..]);
+    while let [kind, _, _, high, low, behind @ ..] = rest {
+        let record = usize::from(u16::from_be_bytes([*high, *low]));
+        if *kind == APPLICATION_DATA && record != ALERT {
+            length += record - ADDED;
+        }
+        rest = behind.get(record..).unwrap_or_default();
+    }
+    length
 }
 
 /// Without the name, the proof of the secret and the address of the very session.
@@ -147,7 +185,7 @@ struct Way {
 
 impl Way {
     fn to(server: &Xmpp, identity: Identity) -> Way {
-        let installed = Webpresence::new(server, identity);
+        let installed = patient(server, identity);
         let there = match identity {
             Identity::Component(_) => server.ports.component,
             Identity::Account(_) => server.ports.client,
@@ -166,24 +204,29 @@ impl Way {
         (Trace::of(self.recorder.take(), self.installed.identity, name), told)
     }
 
-    fn trace(&self, name: &str) -> Trace {
-        self.ask(name).0
-    }
-
     /// Asks for consent; a mute server does not tell whether the request has arrived.
     fn request(&self, server: &Xmpp, name: &str) {
+        let is_mute = is_mute(server, self.installed.identity);
+        let usual = self.installed.configuration();
+        if is_mute {
+            // Nothing comes before the time is over.
+            self.installed.configure(&usual.replace("timeout = 20", "timeout = 8"));
+        }
         let output = self.installed.run(&["subscribe", &format!("{name}@{DOMAIN}")]);
-        assert!(output.status.success() || is_mute(server, self.installed.identity), "{output:?}");
+        assert!(output.status.success() || is_mute, "{output:?}");
+        self.installed.configure(&usual);
         self.recorder.take();
     }
 
-    /// What the web tells, and nothing of its own in it.
-    fn web(&self, name: &str) -> String {
-        let answer = self.installed.get(&format!("jid={name}@{DOMAIN}&req_jid=eve@{DOMAIN}&type=text"));
-        self.recorder.passages.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|passage| {
-            passage.writes.clear();
+    /// What the web tells about each, all at the same time.
+    fn web(&self, names: [&str; 3]) -> [String; 3] {
+        let query = |name| format!("jid={name}@{DOMAIN}&req_jid=eve@{DOMAIN}&type=text");
+        let answers = thread::scope(|scope| {
+            let asked = names.map(|name| scope.spawn(move || format!("{:?}", self.installed.get(&query(name)))));
+            asked.map(|thread| thread.join().expect("an answer"))
         });
-        format!("{answer:?}")
+        self.recorder.forget();
+        answers
     }
 }
 
@@ -192,23 +235,48 @@ fn is_mute(server: &Xmpp, identity: Identity) -> bool {
     (server.kind, server.release) == (Kind::Ejabberd, Release::Newer) && identity == GRANTED.to
 }
 
-/// First contact, where nothing is known of the server, and every later one.
-fn nobody_is_as_somebody(server: &Xmpp, identity: Identity) {
-    let [somebody, nobody] = [STRANGER, NOBODY].map(|name| Way::to(server, identity).trace(name));
-    assert_eq!(somebody.writes, nobody.writes, "{identity:?}, at first contact");
+/// First contact, where nothing is known of the server, and every later one. Whoever has been asked for his consent is
+/// asked about as everybody is; only Prosody, or who may be one, must not see the probe.
+fn all_are_alike(server: &Xmpp, identity: Identity) {
+    let [somebody, nobody] = [STRANGER, NOBODY].map(|name| Way::to(server, identity).ask(name).0);
+    assert_eq!(somebody.said, nobody.said, "{identity:?}, at first contact");
     let way = Way::to(server, identity);
-    way.trace(FIRST);
-    let mut times = [Vec::new(), Vec::new()];
+    way.ask(FIRST);
+    way.request(server, PENDING);
+    let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
-        let [somebody, nobody] = [STRANGER, NOBODY].map(|name| way.trace(name));
-        assert_eq!(somebody.writes, nobody.writes, "{identity:?}");
-        for (times, trace) in times.iter_mut().zip([somebody, nobody]) {
+        let traces = [STRANGER, NOBODY, PENDING].map(|name| way.ask(name).0);
+        let [somebody, nobody, pending] = traces.each_ref().map(|trace| trace.said.as_str());
+        assert_eq!(somebody, nobody, "{identity:?}");
+        assert_eq!(pending, spared(server, identity, nobody), "{identity:?}: but for the probe");
+        for (times, trace) in times.iter_mut().zip(&traces) {
             times.push(trace.time);
         }
     }
-    let [somebody, nobody] = times.map(middle);
+    let [somebody, nobody, pending] = times.map(middle);
     assert!(somebody.abs_diff(nobody) < SAME, "{identity:?}: {somebody:?} and {nobody:?}");
-    assert_eq!(way.web(STRANGER), way.web(NOBODY), "{identity:?}");
+    assert!(pending.abs_diff(nobody) < SAME, "{identity:?}: {pending:?} and {nobody:?}");
+    let [somebody, nobody, pending] = way.web([STRANGER, NOBODY, PENDING]);
+    assert_eq!(somebody, nobody, "{identity:?}");
+    assert_eq!(pending, nobody, "{identity:?}");
+}
+
+/// What is said of nobody, as it is where a probe is not to be sent.
+fn spared(server: &Xmpp, identity: Identity, nobody: &str) -> String {
+    let is_spared = server.kind == Kind::Prosody || is_mute(server, identity);
+    let rest = match identity {
+        Identity::Component(_) => {
+            let probe = format!("<presence from='{}/RESOURCE' to='NAME@{DOMAIN}' type='probe'/>", identity.jid());
+            assert!(nobody.contains(&probe), "{nobody}");
+            nobody.replace(&probe, "")
+        }
+        Identity::Account(_) => {
+            let probe = format!("<presence to='{NOBODY}@{DOMAIN}' type='probe'/>");
+            let length = nobody.strip_suffix(" bytes").and_then(|length| length.parse::<usize>().ok());
+            format!("{} bytes", length.expect("a length") - probe.len())
+        }
+    };
+    if is_spared { rest } else { nobody.to_owned() }
 }
 
 fn middle(mut times: Vec<Duration>) -> Duration {
@@ -216,32 +284,11 @@ fn middle(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// Whoever has been asked for his consent is asked about as everybody is; only Prosody, or who may be one, must not see
-/// the probe.
-fn pending_is_as_nobody(server: &Xmpp, identity: Identity) {
-    let way = Way::to(server, identity);
-    way.trace(FIRST);
-    way.request(server, PENDING);
-    let nobody = way.trace(NOBODY);
-    let pending = way.trace(PENDING);
-    assert_eq!(pending.writes.len(), nobody.writes.len(), "the same steps");
-    if matches!(identity, Identity::Component(_)) {
-        let probe = format!("<presence from='{}/RESOURCE' to='NAME@{DOMAIN}' type='probe'/>", identity.jid());
-        let is_spared = server.kind == Kind::Prosody || is_mute(server, identity);
-        let without = |write: &String| if is_spared { write.replace(&probe, "") } else { write.clone() };
-        assert_eq!(pending.writes, nobody.writes.iter().map(without).collect::<Vec<_>>(), "but for the probe");
-        assert!(nobody.writes.iter().any(|write| write.contains(&probe)), "{nobody:?}");
-    }
-    assert!(pending.time.abs_diff(nobody.time) < SAME * 2, "{pending:?} {nobody:?}");
-    assert_eq!(way.web(PENDING), way.web(NOBODY), "{identity:?}");
-}
-
 /// Those who are there, and a server that tells nobody the roster.
 fn check(server: &Xmpp) {
     let users = people(server);
     for identity in [Identity::Component(1), Identity::Account(0)] {
-        nobody_is_as_somebody(server, identity);
-        pending_is_as_nobody(server, identity);
+        all_are_alike(server, identity);
     }
     drop(users);
 }
@@ -259,12 +306,11 @@ fn people(server: &Xmpp) -> Users {
     users
 }
 
-/// The same where the component reads rosters; and it reads them, in as many steps.
+/// The same where the component reads rosters; and it reads them, whoever may be seen.
 fn check_granted(server: &Xmpp) {
     let users = people(server);
     let identity = GRANTED.to;
-    nobody_is_as_somebody(server, identity);
-    pending_is_as_nobody(server, identity);
+    all_are_alike(server, identity);
     for user in [ALICE, "bob"] {
         server.register(user);
         users.login(&format!("{user}/home"), Shown::default());
@@ -283,9 +329,9 @@ fn check_granted(server: &Xmpp) {
     assert!(bob.contains("available") && bob.contains("may see this: has a subscription, by the roster"), "{bob}");
     assert!(eve.contains("available") && eve.contains("may not see this: has no subscription, by the roster"), "{eve}");
     let (seen, _) = way.ask(ALICE);
-    let unseen = way.trace(NOBODY);
-    assert_eq!(seen.writes, unseen.writes, "nor is somebody who may be seen asked about in another way");
-    assert!(seen.writes.iter().any(|write| write.contains("jabber:iq:roster")), "{seen:?}");
+    let (unseen, _) = way.ask(NOBODY);
+    assert_eq!(seen.said, unseen.said, "nor is somebody who may be seen asked about in another way");
+    assert!(seen.said.contains("jabber:iq:roster"), "{seen:?}");
 }
 
 #[test]
