@@ -2,128 +2,21 @@
 //! every type of answer, where the server shows the component the rosters and where `[viewers]` has to do; and that
 //! nobody learns from a refusal whom there is.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cases::{Case, TYPES, away, forbidden, forbidden_to, offline, unknown};
-use crate::doors::{self, Open, SHORT, STATUS};
+use crate::company::{ASKER, Company, HERE, Source, TARGETS, Visit, guard, home, jid, visit};
+use crate::doors::{self, Door, Open, SHORT, STATUS};
+use crate::rig::eventually;
 use crate::rig::fastcgi::Connection;
 use crate::rig::http::Answer;
 use crate::rig::nginx::Snippet;
-use crate::rig::prosody::LastActivity;
-use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
-use crate::rig::xmpp::{DOMAIN, Identity, Kind, Privilege, Release, Xmpp};
-use crate::rig::{ejabberd, eventually, prosody};
-
-const ASKER: Identity = Identity::Component(0);
-const HERE: Shown = Shown { show: "away", texts: &[("", "Lunch")], priority: 0 };
-
-/// Where it is known who has a subscription to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// XEP-0356.
-    Roster,
-    Listed,
-}
-
-/// People of whom some may see others.
-pub struct Company {
-    pub server: Xmpp,
-    pub users: Users,
-    source: Source,
-}
-
-/// Those who are asked about. The first two let the identity see them, the third has not answered it, the fourth has
-/// never heard of it, the last is nobody. All names are equally long.
-const TARGETS: [&str; 5] = ["alice", "gonny", "later", "aloof", "ghost"];
-
-/// As [`Source::Listed`] has it: no more than the rosters say, and a domain of friends.
-const VIEWERS: &str = "[viewers]
-@friends = bob@example.test, *@friends.test
-alice@example.test = @friends, carol@example.test
-*@example.test = bob@example.test
-";
-
-impl Company {
-    pub fn meet(kind: Kind, source: Source) -> Company {
-        let granted = [Privilege { to: ASKER, roster: "get", presence: "managed_entity" }];
-        let privileges = if source == Source::Roster { &granted[..] } else { &[] };
-        let server = match kind {
-            Kind::Prosody => prosody::start_with(Release::Stable, LastActivity::On, privileges),
-            Kind::Ejabberd => ejabberd::start_with(Release::Stable, privileges),
-            Kind::Jabberd2 => unreachable!("it has no XEP-0356"),
-        };
-        let company = Company { users: Users::of(&server), server, source };
-        company.befriend();
-        company.consent();
-        company
-    }
-
-    /// Alice's roster: bob both ways, carol sees her, she sees dave, erin has asked in vain, frank is not in it. All
-    /// the others are seen by bob alone.
-    fn befriend(&self) {
-        for user in ["alice", "gonny", "later", "aloof", "bob", "carol", "dave", "erin", "frank"] {
-            self.server.register(user);
-            let is_target = TARGETS.contains(&user);
-            let login = if is_target { Users::login_unasked } else { Users::login };
-            login(&self.users, &home(user), if is_target { HERE } else { Shown::default() });
-        }
-        let requests = [("bob", "alice"), ("carol", "alice"), ("bob", "gonny"), ("bob", "later"), ("bob", "aloof")];
-        for (asker, asked) in requests {
-            self.users.add(&home(asker), &jid(asked));
-            self.users.approve(&home(asked), &jid(asker));
-        }
-        for asked in ["bob", "dave"] {
-            self.users.add(&home("alice"), &jid(asked));
-            self.users.granted(&home(asked), &jid("alice"));
-        }
-        self.users.add(&home("erin"), &jid("alice"));
-    }
-
-    fn consent(&self) {
-        let installed = crate::world::patient(&self.server, ASKER);
-        ask_for_consent(&installed, &["alice", "gonny"]);
-        for user in ["alice", "gonny"] {
-            self.users.approve(&home(user), &ASKER.jid());
-        }
-        self.users.logout(&home("gonny"), &[]);
-    }
-
-    /// An installation with these lines in `[access]`, and time for a busy machine.
-    pub fn install(&self, access: &str) -> Webpresence {
-        let installed = Webpresence::tuned(&self.server, ASKER, "timeout = 30", "");
-        // It knows whom it has asked: the server would forget that if he were asked where he is.
-        ask_for_consent(&installed, &["later"]);
-        guard(&installed, &format!("{access}unknown_per_minute = 0\nunknown_per_minute_all = 0\n"));
-        if self.source == Source::Listed {
-            installed.configure(&format!("{}{VIEWERS}", installed.configuration()));
-        }
-        installed
-    }
-}
-
-fn ask_for_consent(installed: &Webpresence, users: &[&str]) {
-    for user in users {
-        let output = installed.run(&["subscribe", &jid(user)]);
-        assert!(String::from_utf8_lossy(&output.stdout).contains("asked; has to accept"), "{output:?}");
-    }
-}
-
-fn guard(installed: &Webpresence, access: &str) {
-    let open = "visibility = anyone\n";
-    let configuration = installed.configuration();
-    assert!(configuration.contains(open), "{configuration}");
-    installed.configure(&configuration.replace(open, access));
-}
-
-pub fn jid(user: &str) -> String {
-    format!("{user}@{DOMAIN}")
-}
-
-fn home(user: &str) -> String {
-    format!("{user}/home")
-}
+use crate::rig::xmpp::{DOMAIN, Identity, Kind};
+use crate::strangers::within_a_minute;
 
 /// What the rosters, and their consent, let somebody who may see everybody see.
 fn seen(user: &str) -> Case {
@@ -176,19 +69,17 @@ enum Visibility {
     Anyone,
 }
 
-/// The whole table, all cells at the same time: a refusal is held for a second.
+/// The whole table, all who ask at the same time: a refusal is held for a second.
 fn matrix(kind: Kind, source: Source) {
-    let company = Company::meet(kind, source);
+    let company = visit(kind, source);
     let friend = if source == Source::Listed { FRIEND } else { (FRIEND.0, FRIEND.1, NOBODY) };
     for visibility in [Visibility::Subscribers, Visibility::Anyone] {
         let access = format!("visibility = {}\n", format!("{visibility:?}").to_lowercase());
         let open = doors::nginx(Snippet::Public, company.install(&access));
         thread::scope(|scope| {
             for asker in ASKERS.iter().chain([&friend]) {
-                for target in TARGETS {
-                    let open = &open;
-                    scope.spawn(move || cell(open, visibility, target, *asker));
-                }
+                let open = &open;
+                scope.spawn(move || TARGETS.iter().for_each(|target| cell(open, visibility, target, *asker)));
             }
             scope.spawn(|| without_requester(&open));
         });
@@ -260,6 +151,7 @@ fn ejabberd_with_a_list() {
 
 /// Somebody who is no longer subscribed sees nothing any more, and nobody has to be told.
 fn a_friendship_ends(kind: Kind) {
+    // Others rely on who sees whom.
     let company = Company::meet(kind, Source::Roster);
     let installed = company.install("visibility = subscribers\n");
     installed.configure(&installed.configuration().replace("[cache]\n", "[cache]\nttl = 1\nrefresh = 0\nstale = 0\n"));
@@ -286,14 +178,14 @@ fn ejabberd_a_friendship_ends() {
 
 /// Somebody's own account reads its own roster: his contacts see him, nobody else does.
 fn own_roster(kind: Kind, more: &str) {
-    let company = Company::meet(kind, Source::Listed);
+    let company = visit(kind, Source::Listed);
     let identity = Identity::Account(0);
     let (own, user) = (identity.jid(), "webstatus0");
     company.server.register(user);
     company.users.login(&home(user), HERE);
     company.users.add(&home("bob"), &own);
     company.users.granted(&home(user), &jid("bob"));
-    let installed = Webpresence::tuned(&company.server, identity, more, "");
+    let installed = Webpresence::tuned(&company.server, identity, &format!("timeout = 20\n{more}"), "");
     guard(&installed, "visibility = subscribers\nunknown_per_minute = 0\n");
     let text = |asker: &str| installed.get(&format!("jid={own}&req_jid={asker}&type=text")).text();
     assert_eq!(text(&jid("bob")), "Lunch\n");
@@ -324,7 +216,7 @@ const REFUSED: [(&str, &str); 6] = [
 
 /// A refusal tells nothing: the same bytes, the same headers, after the same second.
 fn nobody_is_enumerated(kind: Kind, source: Source) {
-    let company = Company::meet(kind, source);
+    let company = visit(kind, source);
     let installed = crate::world::patient(&company.server, ASKER);
     for user in ["denny", "outer"] {
         company.server.register(user);
@@ -341,26 +233,45 @@ fn nobody_is_enumerated(kind: Kind, source: Source) {
     for (asker, kind) in
         ["frank@example.test", "bob12@example.test", "chuck@example.test", "david@example.test"].iter().zip(TYPES)
     {
-        refused_alike(&restricted, &REFUSED, asker, kind, Cold::Held);
+        let took = refused_alike(&restricted, &REFUSED, asker, kind);
+        assert!(took.iter().all(|took| *took >= HOLD), "{asker}, {kind}: {took:?}");
     }
-    // Where nobody asks it is clear from the request alone.
-    refused_alike(&restricted, &REFUSED, "", "xml", Cold::AtOnce);
-    refused_alike(&restricted, &REFUSED, "@", "image", Cold::AtOnce);
+    for (asker, kind) in NOBODY_ASKS {
+        refused_alike(&restricted, &REFUSED, asker, kind);
+    }
     drop(restricted);
     for kind in TYPES {
         // Alice may be seen by anybody.
-        refused_alike(&open("anyone"), &REFUSED[1..], "", kind, Cold::Held);
+        let took = refused_alike(&open("anyone"), &REFUSED[1..], "", kind);
+        assert!(took.iter().all(|took| *took >= HOLD), "{kind}: {took:?}");
     }
+    let access = format!("visibility = subscribers\nallow = {allow}\ndeny = {deny}\n");
+    clear_from_the_request(company.install(&access), company.server.ports.component);
 }
 
-/// Whether a refusal that nobody was told before takes its second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cold {
-    Held,
-    AtOnce,
+/// How long a refusal is held that nobody was told before.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// No JID, and none that could be one.
+const NOBODY_ASKS: [(&str, &str); 2] = [("", "xml"), ("@", "image")];
+
+/// Where nobody asks it is clear from the request alone: in the place of the XMPP server is one that only listens, and
+/// it hears of nobody. Each process is a new one; the quickest shows that none is held.
+fn clear_from_the_request(installed: Webpresence, port: u16) {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    silent.set_nonblocking(true).expect("a socket");
+    let elsewhere = format!("port = {}\n", silent.local_addr().expect("it is bound").port());
+    installed.configure(&installed.configuration().replace(&format!("port = {port}\n"), &elsewhere));
+    let open = Door::Cgi.open(installed);
+    for (asker, kind) in NOBODY_ASKS {
+        let took: Vec<_> = REFUSED.iter().flat_map(|row| refused_alike(&open, &[*row], asker, kind)).collect();
+        assert!(took.iter().any(|took| *took < HOLD), "{asker:?}, {kind}: {took:?}");
+    }
+    assert_eq!(silent.accept().map_err(|error| error.kind()).err(), Some(ErrorKind::WouldBlock), "nobody was asked");
 }
 
-fn refused_alike(open: &Open, rows: &[(&str, &str)], asker: &str, kind: &str, cold: Cold) {
+/// All at the same time; how long each took.
+fn refused_alike(open: &Open, rows: &[(&str, &str)], asker: &str, kind: &str) -> Vec<Duration> {
     let answers = thread::scope(|scope| {
         let ask = |user: &str| timed(|| open.ask(STATUS, &format!("jid={}&type={kind}&req_jid={asker}", jid(user))));
         let asked: Vec<_> = rows.iter().map(|(user, _)| scope.spawn(move || ask(user))).collect();
@@ -369,10 +280,9 @@ fn refused_alike(open: &Open, rows: &[(&str, &str)], asker: &str, kind: &str, co
     let first = told(rows[0].0, &answers[0].0);
     assert!(first.to_lowercase().contains("forbidden"), "{first}");
     for ((user, why), (answer, took)) in rows.iter().zip(&answers) {
-        let what = format!("{asker:?}, {kind}: somebody who {why}: {took:?}");
-        assert_eq!(told(user, answer), first, "{what}");
-        assert_eq!(*took >= Duration::from_secs(1), cold == Cold::Held, "{what}");
+        assert_eq!(told(user, answer), first, "{asker:?}, {kind}: somebody who {why}: {took:?}");
     }
+    answers.into_iter().map(|(_, took)| took).collect()
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -408,7 +318,11 @@ fn ejabberd_nobody_is_enumerated_without_rosters() {
 
 /// Over the rate nobody unknown is looked up, known or not; whoever is visible to somebody stays so.
 fn scanning_is_useless(kind: Kind, source: Source) {
-    let company = Company::meet(kind, source);
+    let company = visit(kind, source);
+    within_a_minute(|| scan(&company));
+}
+
+fn scan(company: &Visit) {
     let installed = company.install("visibility = subscribers\n");
     let limited = installed.configuration().replace("unknown_per_minute = 0", "unknown_per_minute = 5");
     installed.configure(&limited);

@@ -7,6 +7,7 @@ mod avatars;
 mod cases;
 mod check;
 mod commands;
+mod company;
 mod doors;
 mod failures;
 mod guests;

@@ -4,16 +4,17 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use crate::access::{Company, Source};
+use crate::company::{Company, Source, visit};
 use crate::rig::leash::{Leash, directory};
 use crate::rig::nginx::{self, Nginx};
 use crate::rig::webpresence::{Serve, Webpresence};
 use crate::rig::xmpp::Kind;
-use crate::rig::{certificate, eventually, fill, port, program};
+use crate::rig::{certificate, fill, patiently_for, port, program};
 
 /// Three sites (none is part of another), and somebody who knows whose cookie it is.
 const CONFIG: &str = r#"
@@ -138,6 +139,9 @@ const PREFERENCES: &str = r#"{"profile": {"cookie_controls_mode": 0, "block_thir
 
 const LOGIN: &str = "visibility = subscribers\nrequester = remote-user\nrequester_domain = example.test\n";
 
+/// How long a browser may take to start on a busy machine, and a page to look at two people in fifteen ways.
+const BROWSING: Duration = Duration::from_secs(120);
+
 struct Web {
     port: u16,
     nginx: Nginx,
@@ -175,14 +179,15 @@ impl Web {
         fs::create_dir(dir.path().join("Default")).expect("the directory is ours");
         fs::write(dir.path().join("Default/Preferences"), PREFERENCES).expect("the directory is ours");
         let mut browser = Leash::start(dir, None, &mut command, &[]);
-        eventually("the page reports", || {
+        let report = patiently_for(BROWSING, || {
             assert_eq!(browser.ended(), None, "{}", browser.log());
             let log = self.log();
             let mark = format!("{host} ");
             let line = log.lines().find(|line| line.starts_with(&mark) && line.contains("/report?"))?;
             let report = percent_decode_str(line.split_once("/report?")?.1).decode_utf8().ok()?;
             serde_json::from_str(&report).ok()
-        })
+        });
+        report.unwrap_or_else(|| panic!("a page of {host} does not report:\n{}{}", browser.log(), self.log()))
     }
 
     /// What came from pages of other sites with the login.
@@ -216,7 +221,7 @@ fn site(port: u16, serve: &Serve) -> Result<Nginx, String> {
 
 #[test]
 fn a_page_elsewhere_learns_nothing_by_the_login_of_its_visitor() {
-    let company = Company::meet(Kind::Prosody, Source::Listed);
+    let company = visit(Kind::Prosody, Source::Listed);
     let web = Web::start(&company);
 
     let own = web.visit("site.test");

@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use ring::{digest, hmac};
 
-use crate::access::{Company, Source, jid};
 use crate::cases::{TYPES, away, forbidden, forbidden_to, icon};
+use crate::company::{Company, Source, jid, visit};
 use crate::doors::{self, Open, SHORT, STATUS};
 use crate::rig::http::{Answer, Request};
 use crate::rig::webpresence::Webpresence;
@@ -86,14 +86,14 @@ fn forged(open: &Open) {
 
 #[test]
 fn logins_through_nginx() {
-    let company = Company::meet(Kind::Prosody, Source::Listed);
+    let company = visit(Kind::Prosody, Source::Listed);
     logins(&doors::nginx(nginx::Snippet::Login(&USERS), company.install(LOGIN)));
     forged(&doors::nginx(nginx::Snippet::Public, company.install(LOGIN)));
 }
 
 #[test]
 fn logins_through_apache() {
-    let company = Company::meet(Kind::Ejabberd, Source::Roster);
+    let company = visit(Kind::Ejabberd, Source::Roster);
     logins(&doors::apache(apache::Snippet::Login(&USERS), company.install(LOGIN)));
     forged(&doors::apache(apache::Snippet::Fcgid, company.install(LOGIN)));
     forged(&doors::apache(apache::Snippet::Cgid, company.install(LOGIN)));
@@ -154,7 +154,7 @@ fn now_s() -> u64 {
 
 /// What works, and what differs from it by a little: that is refused as a link with no signature at all is.
 fn signed_links(kind: Kind, source: Source) {
-    let company = Company::meet(kind, source);
+    let company = visit(kind, source);
     let installed = signing(&company);
     // Whoever holds the link sees what the person himself may see.
     let sign = |options: &[&str]| {

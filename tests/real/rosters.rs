@@ -17,7 +17,7 @@ fn an_account_reads_its_own(world: Visit) {
     world.users.add(&format!("{fan}/{resource}"), &identity.jid());
     world.users.granted(&format!("{us}/{resource}"), &format!("{fan}@{DOMAIN}"));
     // Prosody tells an account about its other clients only if it appears.
-    let installed = Webpresence::tuned(&world.server, identity, "visible = yes\n", "");
+    let installed = Webpresence::tuned(&world.server, identity, "timeout = 20\nvisible = yes\n", "");
     installed.configure(&installed.configuration().replace("visibility = anyone", "visibility = subscribers"));
     for (who, may) in
         [(fan.as_str(), "may see this: has a subscription"), ("eve", "may not see this: has no subscription")]

@@ -3,13 +3,15 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::rig::fastcgi::Connection;
 use crate::rig::http::Answer;
 use crate::rig::webpresence::Webpresence;
-use crate::rig::xmpp::{DOMAIN, Identity, Kind};
-use crate::world::{consent, next_number, visit};
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, Xmpp};
+use crate::world::{consent, next_number, patient, visit};
 
 const FIRST: &str = "192.0.2.1";
 const SECOND: &str = "2001:db8::1";
@@ -42,8 +44,14 @@ fn query(user: &str) -> String {
 
 /// By a process of its own.
 fn ask(installed: &Webpresence, from: &str, user: &str) -> Told {
+    ask_with_log(installed, from, user).0
+}
+
+fn ask_with_log(installed: &Webpresence, from: &str, user: &str) -> (Told, String) {
     let query = query(user);
-    told(&installed.cgi(&[("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query), ("REMOTE_ADDR", from)], b""))
+    let vars = [("REQUEST_METHOD", "GET"), ("QUERY_STRING", &query), ("REMOTE_ADDR", from)];
+    let (answer, log) = installed.cgi_with_log(&vars, b"");
+    (told(&answer), log)
 }
 
 /// By `webpresence serve`.
@@ -54,26 +62,46 @@ fn ask_serve(connection: &mut Connection, from: &str, user: &str) -> Told {
     told(&connection.receive().expect("webpresence answers"))
 }
 
-/// All at the same time: those who were refused, and all others are unknown.
-fn ask_for_all(installed: &Webpresence, questions: &[(&str, String)]) -> Vec<String> {
-    let answers: Vec<Told> = thread::scope(|scope| {
+/// All at the same time, where there is room for so many: those who were refused, and all others are unknown. A process
+/// that could not have the file in time, on a busy machine, says so, and its question is one that no other counts.
+fn ask_for_all(installed: &Webpresence, questions: &[(&str, String)], room: usize) -> Vec<String> {
+    let answers: Vec<(Told, String)> = thread::scope(|scope| {
         let asked: Vec<_> =
-            questions.iter().map(|(from, user)| scope.spawn(move || ask(installed, from, user))).collect();
+            questions.iter().map(|(from, user)| scope.spawn(move || ask_with_log(installed, from, user))).collect();
         asked.into_iter().map(|thread| thread.join().expect("an answer")).collect()
     });
-    let (is_refused, others): (Vec<_>, Vec<_>) =
-        answers.iter().zip(questions).partition(|(told, _)| **told == refused());
-    assert!(others.iter().all(|(told, _)| **told == unknown()), "{answers:?}");
+    let counted =
+        || answers.iter().zip(questions).filter(|((_, log), _)| !log.contains("counts unknown people for itself"));
+    let (is_refused, others): (Vec<_>, Vec<_>) = counted().partition(|((told, _), _)| *told == refused());
+    assert!(others.iter().all(|((told, _), _)| *told == unknown()), "{answers:?}");
+    assert_eq!(is_refused.len(), room.min(counted().count()), "{answers:?}");
     is_refused.into_iter().map(|(_, (_, user))| user.clone()).collect()
+}
+
+/// A question counts for a minute: a failure of what took longer, on a busy machine, says nothing, and it is tried again.
+pub fn within_a_minute(attempt: impl Fn()) {
+    for _ in 0..3 {
+        let begun = Instant::now();
+        match catch_unwind(AssertUnwindSafe(&attempt)) {
+            Ok(()) => return,
+            Err(failure) if begun.elapsed() < Duration::from_secs(60) => resume_unwind(failure),
+            Err(_) => {}
+        }
+    }
+    panic!("three times it took more than a minute");
 }
 
 #[test]
 fn processes_count_together() {
     let world = visit(Kind::Prosody);
     let identity = Identity::Component(next_number());
-    let installed = Webpresence::tuned(&world.server, identity, "timeout = 30\n", "ttl = 600");
-    consent(&world.users, &installed, identity, &["away"]);
-    let limits = "[access]\nunknown_per_minute = 5\nunknown_per_minute_all = 8\n";
+    consent(&world.users, &patient(&world.server, identity), identity, &["away"]);
+    within_a_minute(|| count_together(&world.server, identity));
+}
+
+fn count_together(server: &Xmpp, identity: Identity) {
+    let installed = Webpresence::tuned(server, identity, "timeout = 20\n", "ttl = 600");
+    let limits = "[log]\nlevel = info\n[access]\nunknown_per_minute = 5\nunknown_per_minute_all = 8\n";
     installed.configure(&installed.configuration().replace("[access]\n", limits));
     let serve = installed.serve();
     let mut connection = Connection::open(&serve.socket);
@@ -81,9 +109,9 @@ fn processes_count_together() {
     assert_eq!(ask(&installed, FIRST, "away"), lunch());
 
     let nobody = |number: u32| format!("nobody{number}");
+    // Who is seen takes no place.
     let questions: Vec<_> = (0..12).map(|number| (FIRST, nobody(number))).collect();
-    let refused_ones = ask_for_all(&installed, &questions);
-    assert_eq!(refused_ones.len(), 5, "who is seen takes no place: {refused_ones:?}");
+    let refused_ones = ask_for_all(&installed, &questions, 5);
     assert_eq!(ask(&installed, FIRST, &refused_ones[0]), refused(), "the same question is not another one");
     assert_eq!(ask_serve(&mut connection, FIRST, "nobody12"), unknown(), "it counts for everybody");
     assert_eq!(ask_serve(&mut connection, FIRST, "away"), lunch(), "who is known to be visible is not touched");
@@ -91,9 +119,10 @@ fn processes_count_together() {
     assert_eq!(ask(&installed, SECOND, "away"), lunch(), "another visitor");
 
     let questions = [(SECOND, nobody(20)), (THIRD, nobody(21)), (SECOND, nobody(22)), (THIRD, nobody(23))];
-    assert_eq!(ask_for_all(&installed, &questions).len(), 3, "until there are too many in all");
+    // Until there are too many in all.
+    ask_for_all(&installed, &questions, 3);
     drop(serve);
-    over_the_limit_nobody_is_asked(&installed, world.server.ports.component);
+    over_the_limit_nobody_is_asked(&installed, server.ports.component);
 }
 
 /// In the place of the XMPP server is one that only listens.
@@ -105,7 +134,7 @@ fn over_the_limit_nobody_is_asked(installed: &Webpresence, port: u16) {
     installed.configure(&text);
     assert_eq!(ask(installed, THIRD, "nobody24"), unknown());
     assert_eq!(silent.accept().map_err(|error| error.kind()).err(), Some(ErrorKind::WouldBlock), "nobody was asked");
-    installed.configure(&text.replace("_all = 8", "_all = 9").replace("timeout = 30", "timeout = 1"));
+    installed.configure(&text.replace("_all = 8", "_all = 9").replace("timeout = 20", "timeout = 1"));
     assert_eq!(ask(installed, THIRD, "nobody24"), unknown());
     silent.accept().expect("now it was");
 }

@@ -139,7 +139,7 @@ impl World {
 
 /// An installation for setting something up: the machine may be busy, and nobody waits for a page.
 pub fn patient(server: &Xmpp, identity: Identity) -> Webpresence {
-    Webpresence::tuned(server, identity, "timeout = 30\n", "")
+    Webpresence::tuned(server, identity, "timeout = 20\n", "")
 }
 
 /// The real way: the identity asks, the users (online at "home") say yes.

@@ -34,11 +34,16 @@ pub fn eventually<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Asks again and again until there is an answer; the wait is bounded and ends as soon as it can.
-pub fn patiently<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn patiently<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
+    patiently_for(PATIENCE, ask)
+}
+
+/// As [`patiently`], for something that takes longer than anything else.
+pub fn patiently_for<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let started = Instant::now();
     loop {
         let found = ask();
-        if found.is_some() || started.elapsed() >= PATIENCE {
+        if found.is_some() || started.elapsed() >= patience {
             return found;
         }
         std::thread::sleep(Duration::from_millis(10));

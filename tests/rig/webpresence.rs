@@ -101,6 +101,11 @@ impl Webpresence {
 
     /// As a web server runs a CGI program (RFC 3875), with nothing but these variables.
     pub fn cgi(&self, vars: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.cgi_with_log(vars, body).0
+    }
+
+    /// The same, and what it told the web server's log.
+    pub fn cgi_with_log(&self, vars: &[(&str, &str)], body: &[u8]) -> (Answer, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
         command.env_clear().env("GATEWAY_INTERFACE", "CGI/1.1").env("WEBPRESENCE_CONFIG", &self.config);
         let output = output(
@@ -111,7 +116,7 @@ impl Webpresence {
             body,
         );
         assert!(output.status.success(), "{vars:?}: {output:?}");
-        Answer::from_cgi(&output.stdout)
+        (Answer::from_cgi(&output.stdout), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// What its processes have learned, as they wrote it down.
