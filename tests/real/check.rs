@@ -21,7 +21,7 @@ use crate::rig::tls::TlsEnd;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, Privilege, Release, SECRET, Xmpp};
 use crate::rig::{ejabberd, port, prosody};
-use crate::world::{Visit, next_number, visit, visit_newer};
+use crate::world::{Visit, next_number, patient, visit, visit_newer};
 
 const WELL: Option<i32> = Some(0);
 const BROKEN: Option<i32> = Some(1);
@@ -370,7 +370,7 @@ const CLAIM: &str = "· requester = query: req_jid is a claim that anybody can m
 const GRANTS: &str = "\n✓ roster access: example.test grants it (XEP-0356)\n";
 
 fn without_roster_access(server: &Xmpp) {
-    let other = Webpresence::new(server, Identity::Component(2));
+    let other = patient(server, Identity::Component(2));
     rewrite(&other, "visibility = anyone\n", "");
     let expected = "✗ roster access: example.test does not grant it, and [viewers] is empty: nobody can prove a \
                     subscription, and all people are forbidden\n  mod_privilege of Prosody and of ejabberd grants it: \
@@ -389,7 +389,7 @@ const GRANTED: Privilege = Privilege { to: Identity::Component(0), roster: "get"
 #[test]
 fn roster_access_is_granted_or_not() {
     let server = prosody::start_with(Release::Stable, LastActivity::On, &[GRANTED]);
-    let granted = Webpresence::new(&server, GRANTED.to);
+    let granted = patient(&server, GRANTED.to);
     let (code, report) = check(&granted, &[]);
     assert_eq!(code, WELL, "{report}");
     assert!(report.contains(GRANTS), "{report}");
@@ -404,7 +404,7 @@ fn roster_access_is_granted_or_not() {
 #[test]
 fn an_ejabberd_that_drops_questions() {
     let server = ejabberd::start_with(Release::Newer, &[GRANTED]);
-    let granted = Webpresence::tuned(&server, GRANTED.to, "timeout = 2", "");
+    let granted = Webpresence::tuned(&server, GRANTED.to, "timeout = 8", "");
     let (code, report) = check(&granted, &[]);
     assert_eq!(code, BROKEN, "{report}");
     assert!(report.contains(GRANTS), "{report}");
@@ -571,7 +571,7 @@ fn the_configuration_is_closed_to_the_owner_of_the_directory() {
 #[test]
 fn how_people_say_who_they_are() {
     let world = visit(Kind::Prosody);
-    let installed = Webpresence::new(&world.server, newcomer(&world.server, Identity::Account));
+    let installed = patient(&world.server, newcomer(&world.server, Identity::Account));
     let open = installed.configuration();
     let written = |access: &str| installed.configure(&open.replace("visibility = anyone\n", access));
     let key = installed.config.with_file_name("sign.key");

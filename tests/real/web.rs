@@ -9,7 +9,7 @@ use crate::rig::http::Request;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{Identity, Kind};
 use crate::rig::{apache, nginx};
-use crate::world::visit;
+use crate::world::{patient, visit};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -189,13 +189,13 @@ fn only_own_pages(open: &Open, own: &str) {
 
 #[test]
 fn only_own_pages_through_nginx() {
-    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(16));
+    let installed = patient(&visit(Kind::Prosody).server, Identity::Component(16));
     only_own_pages(&doors::nginx(nginx::Snippet::OwnPages, installed), "http://localhost/");
 }
 
 #[test]
 fn only_own_pages_through_apache() {
-    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(17));
+    let installed = patient(&visit(Kind::Prosody).server, Identity::Component(17));
     only_own_pages(&doors::apache(apache::Snippet::OwnPages, installed), "https://example.org/");
 }
 
