@@ -547,7 +547,8 @@ async fn a_roster_that_cannot_be_passed_over_costs_one_session_and_no_pause() {
                 asked += &read_until(&mut socket, "jabber:iq:roster").await;
             }
             socket.write_all(roster_of(BOB, &asked, &items).as_bytes()).await.expect("an open connection");
-            let (mut socket, _) = server.accept().await.expect("a connection");
+            let again = timeout_at(within(LONG / 4), server.accept()).await.expect("without a pause");
+            let (mut socket, _) = again.expect("a connection");
             socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
             let asked = read_until(&mut socket, "xmpp:ping").await;
             let told = format!("<handshake/>{GRANT}") + &roster_of(CAROL, &asked, "") + &errors(CAROL, &asked);
