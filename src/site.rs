@@ -18,7 +18,7 @@ use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
 use crate::probe::choices::{Choice, Choices};
 use crate::probe::guests::Order;
-use crate::probe::prober::{Manner, Opening, Prober};
+use crate::probe::prober::{Manner, Opening, Prober, before};
 use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
 use crate::strangers::ledger::Ledger;
@@ -131,6 +131,12 @@ impl Site {
                 }
                 Found::Known { sight: sieve.told(sight), age }
             }
+            // About somebody who does not exist nothing would be known when the time is over.
+            Found::Known { sight, .. } if !sight.is_settled => {
+                sleep_until(before(deadline)).await;
+                post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
+                Found::Nothing { retry_after: PACE }
+            }
             Found::Known { .. } => {
                 sleep_until(moment(begun, Instant::now(), deadline)).await;
                 post.strangers(|strangers| strangers.refuse(pair, *client, Instant::now()));
@@ -223,7 +229,12 @@ fn moment(begun: Instant, now: Instant, deadline: Instant) -> Instant {
 }
 
 async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) -> Lookup {
-    let seen = |(Answer { presence, viewers, .. }, picture)| Sight { presence, picture, viewers };
+    let seen = |(Answer { presence, viewers, settled, .. }, picture)| Sight {
+        presence,
+        picture,
+        viewers,
+        is_settled: settled,
+    };
     let answer = match want {
         Want::Presence => prober.ask(jid.clone(), deadline).await.map(|answer| (answer, None)),
         Want::Picture => prober.ask_with_picture(jid.clone(), deadline).await,

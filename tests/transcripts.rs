@@ -89,10 +89,13 @@ fn wait_to_the_end(replay: &mut Replay, context: &str) {
 fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Replay) -> bool {
     let heard = |what: &str| replay.heard.contains(what);
     // Only the server itself can send either.
-    let roster = heard("<query xmlns='jabber:iq:roster'");
-    let pong = || roster || pings(&replay.said).any(|id| heard(&format!("id='{id}'")));
+    let is_answered = |id: &str| heard(&format!("id='{id}'"));
+    let asked = |query| ids(&replay.said, query);
+    let roster = asked("<query xmlns='jabber:iq:roster'/>").any(is_answered);
+    let pong = || roster || asked("<ping xmlns='urn:xmpp:ping'/>").any(is_answered);
     match answer {
         Err(Failure::Silent) => at_deadline,
+        Err(Failure::RosterLate) => at_deadline || !asked("<query xmlns='jabber:iq:roster'/>").all(is_answered),
         Err(Failure::RemoteUnreachable) => heard("<remote-server-"),
         Err(Failure::Hidden) => heard("<query xmlns='http://jabber.org/protocol/disco#items'"),
         Err(_) => false,
@@ -116,10 +119,10 @@ fn is_borne_out(answer: &Result<Answer, Failure>, at_deadline: bool, replay: &Re
     }
 }
 
-/// The ids of our pings.
-fn pings(said: &str) -> impl Iterator<Item = &str> {
-    let pings = said.split("<iq").filter(|iq| iq.contains("<ping xmlns='urn:xmpp:ping'/>"));
-    pings.filter_map(|iq| iq.split(" id='").nth(1)?.split('\'').next())
+/// The ids of our IQs that hold this.
+fn ids<'a>(said: &'a str, query: &'a str) -> impl Iterator<Item = &'a str> {
+    let queries = said.split("<iq").filter(move |iq| iq.contains(query));
+    queries.filter_map(|iq| iq.split(" id='").nth(1)?.split('\'').next())
 }
 
 /// The server ends the stream at every stage, with a reason and without.

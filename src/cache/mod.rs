@@ -52,12 +52,14 @@ pub struct Sight {
     pub picture: Option<Picture>,
     /// Who may see him by his roster, where that was wanted and could be read.
     pub viewers: Option<Viewers>,
+    /// Somebody who does not exist would have been answered for, too.
+    pub is_settled: bool,
 }
 
 impl Sight {
     /// A presence, and nothing else.
     pub fn bare(presence: Presence) -> Sight {
-        Sight { presence, picture: None, viewers: None }
+        Sight { presence, picture: None, viewers: None, is_settled: true }
     }
 }
 
@@ -271,7 +273,7 @@ impl Cache {
             return;
         }
         inner.lookups.remove(key);
-        let Ok(Sight { presence, picture, viewers }) = outcome else { return };
+        let Ok(Sight { presence, picture, viewers, .. }) = outcome else { return };
         let ((jid, want), at_ms) = (key, (self.clock)());
         inner.store(jid, Entry { presence: presence.clone(), viewers: viewers.clone(), at_ms });
         if presence.state == State::Forbidden {
@@ -300,7 +302,7 @@ impl Cache {
         // An entry from the future tells only that a clock was set: it is as good as none.
         let age_ms = (self.clock)().checked_sub(entry.at_ms)?;
         let picture = if want == Want::Picture { self.picture(jid) } else { None };
-        let sight = Sight { presence: entry.presence, picture, viewers: entry.viewers };
+        let sight = Sight { picture, viewers: entry.viewers, ..Sight::bare(entry.presence) };
         Some((sight, Duration::from_millis(age_ms)))
     }
 
@@ -411,7 +413,7 @@ mod tests {
     /// Each number is another picture; 0 is none.
     fn pictured(state: State, picture: u8) -> Lookup {
         let picture = Some(picture).filter(|number| *number > 0).and_then(|number| Picture::new(&[number]));
-        Ok(Sight { presence: Presence::bare(state), picture, viewers: None })
+        Ok(Sight { picture, ..Sight::bare(Presence::bare(state)) })
     }
 
     fn found_pictured(state: State, picture: u8, seconds: u64) -> Found {

@@ -72,6 +72,12 @@ fn tell(jid: &BareJid, identity: &Identity, answer: Result<Answer, Unasked>, out
     for resource in &answer.resources {
         writeln!(out, "  {}", line(resource))?;
     }
+    if !answer.settled {
+        writeln!(
+            out,
+            "  the server left questions unanswered: on the web this is unknown to those who may not see it"
+        )?;
+    }
     Ok(true)
 }
 

@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn a_presence_that_came_outlives_the_fetching_of_the_picture() {
         let presence = crate::presence::Presence::bare(crate::presence::State::Away);
-        let seen = Answer { presence, why: crate::probe::Why::Present, resources: Vec::new(), viewers: None };
+        let seen =
+            Answer { presence, why: crate::probe::Why::Present, resources: Vec::new(), viewers: None, settled: true };
         let jid = BareJid::new("bob@example.com").expect("a bare JID");
         let failed = Err(Unasked::now(Failure::StreamEnded(String::new())));
         for (known, expected) in [(Some(seen.clone()), Ok(Finding::Avatar(seen, None))), (None, failed.clone())] {

@@ -15,6 +15,8 @@ use crate::config::ServerKind;
 const CONSENT: Duration = Duration::from_secs(24 * 3600);
 /// How long a domain that our server could not reach is not asked about.
 const UNREACHABLE: Duration = Duration::from_secs(30);
+/// How long a roster that could not even be passed over is not asked for; longer than any question may take.
+const UNREADABLE: Duration = Duration::from_secs(600);
 /// How often, at the most, an account appears to collect requests: its contacts see it come and go.
 const COLLECT: Duration = Duration::from_secs(300);
 /// How long a server is taken for what it said it is.
@@ -33,6 +35,8 @@ pub struct Facts {
     collected: Option<Instant>,
     /// Domains that our server could not reach, until when that is believed.
     unreachable: HashMap<String, Instant>,
+    /// People whose rosters end sessions, until when nobody asks for them.
+    unreadable: HashMap<BareJid, Instant>,
     /// Those that we log in to, so that no stranger adds to it.
     accounts: HashMap<BareJid, Account>,
 }
@@ -170,6 +174,18 @@ impl Facts {
         }
     }
 
+    /// This roster ended a session not long before `at`.
+    pub fn is_unreadable(&self, jid: &BareJid, at: Instant) -> bool {
+        self.unreadable.get(jid).is_some_and(|until| at < *until)
+    }
+
+    pub fn learn_unreadable(&mut self, jid: &BareJid, now: Instant) {
+        if self.unreadable.len() >= LIMIT {
+            self.unreadable.clear();
+        }
+        self.unreadable.insert(jid.clone(), now + UNREADABLE);
+    }
+
     /// Somebody was seen, within a day, and has not refused since.
     pub fn consented(&self, jid: &BareJid, now: Instant) -> bool {
         self.consents.get(jid).is_some_and(|seen| now.saturating_duration_since(*seen) < CONSENT)
@@ -276,6 +292,20 @@ mod tests {
         facts.learn_unreachable("far.example", now + UNREACHABLE / 2);
         assert!(facts.is_unreachable("far.example", now + UNREACHABLE - Duration::from_millis(1)));
         assert!(!facts.is_unreachable("far.example", now + UNREACHABLE));
+    }
+
+    #[test]
+    fn a_roster_that_ended_a_session_is_asked_for_again_after_a_while() {
+        let (mut facts, now) = (Facts::default(), Instant::now());
+        let bob = BareJid::new("bob@example.com").expect("a bare JID");
+        assert!(!facts.is_unreadable(&bob, now));
+        facts.learn_unreadable(&bob, now);
+        assert!(facts.is_unreadable(&bob, now + UNREADABLE - Duration::from_millis(1)));
+        assert!(!facts.is_unreadable(&bob, now + UNREADABLE));
+        for number in 0..LIMIT {
+            facts.learn_unreadable(&BareJid::new(&format!("u{number}@example.com")).expect("a bare JID"), now);
+        }
+        assert!(facts.unreadable.len() < LIMIT, "strangers cannot make it grow");
     }
 
     #[test]

@@ -97,8 +97,9 @@ pub enum Slot {
 /// What the person's roster says.
 #[derive(Debug, PartialEq)]
 pub struct Listed {
-    pub lets_us_see: bool,
-    /// Where they were wanted.
+    /// `None` where something else came in its place.
+    pub lets_us_see: Option<bool>,
+    /// Where they were wanted, and there was room for them.
     pub viewers: Option<Viewers>,
 }
 
@@ -140,6 +141,8 @@ pub struct Inquiry {
     pub last: Reply<Last>,
     pub info: Reply<Sort>,
     pub roster: Reply<Listed>,
+    /// The roster is not asked for, since it has ended a session before.
+    unreadable: bool,
     /// When the last piece of evidence came in.
     heard: Option<Instant>,
     /// When the first sign of life came in.
@@ -164,6 +167,7 @@ impl Inquiry {
             last: Reply::NotAsked,
             info: Reply::NotAsked,
             roster: Reply::NotAsked,
+            unreadable: false,
             heard: None,
             alive: None,
         }
@@ -245,10 +249,25 @@ impl Inquiry {
         self.refused |= condition == Condition::Forbidden && self.is_person();
     }
 
-    /// The person's roster came back: `None` where it cannot be read.
+    /// The person's roster came back: `None` where nobody lets us read it.
     pub fn listed(&mut self, listed: Option<Listed>, now: Instant) {
         self.sign(now);
-        self.roster.take(listed.ok_or(Condition::Other));
+        self.roster.take(listed.ok_or(Condition::Forbidden));
+    }
+
+    /// Whether the roster is left alone. Then nobody is in it.
+    pub fn set_unreadable(&mut self, unreadable: bool) {
+        self.unreadable = unreadable;
+    }
+
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
+    /// Who may see this person was asked, and is not known.
+    pub fn lacks_viewers(&self) -> bool {
+        let is_unread = self.roster.is_awaited() || self.roster.is_result();
+        self.viewers == Roster::Wanted && is_unread && self.viewers().is_none()
     }
 
     /// Bytes that the roster takes until the answer is out.
@@ -259,6 +278,7 @@ impl Inquiry {
     /// Who may see this person, as far as that was wanted and read.
     fn viewers(&self) -> Option<Viewers> {
         match &self.roster {
+            _ if self.unreadable => (self.viewers == Roster::Wanted).then(Viewers::default),
             Reply::Result(listed) => listed.viewers.clone(),
             Reply::NotAsked | Reply::Awaited | Reply::Error(_) => None,
         }
@@ -268,9 +288,14 @@ impl Inquiry {
     /// there the roster is read for others only.
     fn consent_by_roster(&self, here: Circumstances) -> Option<bool> {
         match &self.roster {
-            Reply::Result(listed) if here.kind != Some(ServerKind::Prosody) => Some(listed.lets_us_see),
+            Reply::Result(listed) if here.kind != Some(ServerKind::Prosody) => listed.lets_us_see,
             _ => None,
         }
+    }
+
+    /// The server has answered for the roster, be there such a person or not.
+    fn roster_spoke(&self, here: Circumstances) -> bool {
+        self.roster.is_result() && here.kind != Some(ServerKind::Prosody)
     }
 
     /// An IQ of ours came back.
@@ -313,6 +338,7 @@ impl Inquiry {
 
     /// The answer, or when to judge again.
     pub fn verdict(&self, here: Circumstances) -> Result<Result<Answer, Failure>, Instant> {
+        // Where probes for somebody who does not exist stay silent, this one was withdrawn just now.
         if self.refused && self.resources.is_empty() {
             return Ok(Ok(self.answer(Presence::bare(State::Forbidden), Why::Refused)));
         }
@@ -320,7 +346,10 @@ impl Inquiry {
         if here.now < wait {
             return Err(wait);
         }
-        let judged = if self.is_person() { self.judge_person(here) } else { self.judge_host(here) };
+        let judged = match self.is_person() {
+            true => self.judge_person(here).map(|answer| Answer { settled: self.is_settled(here), ..answer }),
+            false => self.judge_host(here),
+        };
         match judged {
             // Nobody is given up for silent before the deadline.
             Err(Failure::Silent) if here.now < self.until => Err(self.until),
@@ -328,19 +357,33 @@ impl Inquiry {
         }
     }
 
-    /// Until when more evidence is worth waiting for.
-    fn wait(&self, here: Circumstances) -> Instant {
+    /// Somebody who does not exist would be answered for by now. A presence alone is answered for earlier.
+    fn is_settled(&self, here: Circumstances) -> bool {
+        let roster_spoke = self.roster_spoke(here) && !self.lacks_viewers();
+        self.is_complete(here) || roster_spoke || self.unreachable()
+    }
+
+    /// Everything that was asked has its answer.
+    fn is_complete(&self, here: Circumstances) -> bool {
         let person = self.last.is_awaited() || self.roster.is_awaited();
         let awaited = person || self.info.is_awaited() || self.ping.is_awaited();
         let home = self.home.is_awaited() && !self.is_person();
-        let settled = !awaited && !home && here.kind.is_some();
+        !awaited && !home && here.kind.is_some()
+    }
+
+    /// Until when more evidence is worth waiting for.
+    fn wait(&self, here: Circumstances) -> Instant {
+        let settled = self.is_complete(here);
         let ordered = matches!(here.kind, Some(ServerKind::Prosody | ServerKind::Openfire)) || !self.is_person();
         let wait = match (self.heard, self.alive) {
             (Some(_), Some(alive)) if self.unreachable() => alive,
             (Some(heard), Some(_)) if settled && ordered => heard,
             (Some(heard), Some(_)) if settled => heard + GRACE,
-            // The pong of our own server says nothing about the target.
-            (Some(heard), Some(alive)) if self.target_spoke(here) => (alive + PATIENCE).max(heard + GRACE),
+            // The pong of our own server says nothing about the target. Without a roster that is to tell who may know,
+            // nobody would be told.
+            (Some(heard), Some(alive)) if self.target_spoke(here) && !self.lacks_viewers() => {
+                (alive + PATIENCE).max(heard + GRACE)
+            }
             _ => self.until,
         };
         wait.min(self.until)
@@ -353,7 +396,7 @@ impl Inquiry {
         match self.is_person() {
             // The pong alone says nothing about a person: the other answers may only be slow.
             // COMPAT: ejabberd 24 with mod_privilege answers a component nothing but this.
-            true => presence || self.error.is_some() || self.consent_by_roster(here).is_some(),
+            true => presence || self.roster_spoke(here),
             false => presence || self.ping.is_result() || self.info.is_result(),
         }
     }
@@ -362,7 +405,7 @@ impl Inquiry {
     /// have no XEP-0199.
     fn server_spoke(&self, here: Circumstances) -> bool {
         let pong = matches!(self.ping, Reply::Result(()) | Reply::Error(_)) && !self.ping.is_unreachable();
-        pong || self.consent_by_roster(here).is_some()
+        pong || self.roster_spoke(here)
     }
 
     fn judge_person(&self, here: Circumstances) -> Result<Answer, Failure> {
@@ -465,7 +508,7 @@ impl Inquiry {
     }
 
     fn answer(&self, presence: Presence, why: Why) -> Answer {
-        Answer { presence, why, resources: Vec::new(), viewers: self.viewers() }
+        Answer { presence, why, resources: Vec::new(), viewers: self.viewers(), settled: true }
     }
 }
 
@@ -550,6 +593,7 @@ mod tests {
                 NoInfo(condition) => inquiry.reply(Slot::Info, Err(condition), now),
                 Roster(lets_us_see) => {
                     inquiry.roster = Reply::Awaited;
+                    let lets_us_see = Some(lets_us_see);
                     inquiry.listed(Some(Listed { lets_us_see, viewers: Some(Viewers::default()) }), now);
                 }
             }

@@ -59,8 +59,11 @@ pub struct Answer {
     pub why: Why,
     /// Every resource that answered, for the admin: the web shows one presence and no resource's name.
     pub resources: Vec<Resource>,
-    /// Who may see a person by his roster, where that was wanted and could be read.
+    /// Who may see a person by his roster; `None` only where that was not wanted, or nobody lets us read it.
     pub viewers: Option<Viewers>,
+    /// The server has said so much that there would be an answer by now about somebody who does not exist, too. Where
+    /// not, whoever may not see the person learns from any answer that he is there.
+    pub settled: bool,
 }
 
 /// What an answer rests on. Only the admin is told.
@@ -178,6 +181,10 @@ pub enum Failure {
     Busy,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
+    /// Rosters tell who may see this person, and his did not come in time, or there was no room for it.
+    RosterLate,
+    /// A roster came that cannot even be passed over. That is remembered: it is not asked for again.
+    RosterEndless,
     /// The server did not like what was sent before it had asked for it. That is remembered: the next attempt waits.
     TooHasty,
     /// What happened to another process, or to an earlier one, in words.
@@ -223,6 +230,8 @@ impl fmt::Display for Failure {
             }
             Failure::Busy => f.write_str("another process holds the session of this identity, and does not answer"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
+            Failure::RosterLate => f.write_str("the roster could not be read in time"),
+            Failure::RosterEndless => f.write_str("a roster was longer than any may be"),
             Failure::TooHasty => f.write_str("the server did not take what was sent before it had asked"),
             Failure::Reported(words) => f.write_str(words),
         }

@@ -7,7 +7,6 @@ use jid::{BareJid, Jid};
 use tokio::time::Instant;
 use xmpp_parsers::minidom::Element;
 
-use super::errand::Roster;
 use super::inquiry::{GRACE, PATIENCE, Reply};
 use super::stanza::Condition;
 use super::watch::CLIENTS;
@@ -64,15 +63,14 @@ impl Clients {
 
 impl Own {
     /// The list is asked for, and our own roster where it is wanted.
-    pub fn listing(us: BareJid, roster: Roster, until: Instant) -> Own {
-        let roster = if roster == Roster::Wanted { Reply::Awaited } else { Reply::NotAsked };
+    pub fn listing(us: BareJid, roster: Reply<Viewers>, until: Instant) -> Own {
         Own { us, until, stage: Stage::Listing, roster, heard: None }
     }
 
-    /// Our roster came, or cannot be read.
+    /// Our roster came, or the server does not let us read it.
     pub fn read(&mut self, viewers: Option<Viewers>, now: Instant) {
         self.sign(now);
-        self.roster.take(viewers.ok_or(Condition::Other));
+        self.roster.take(viewers.ok_or(Condition::Forbidden));
     }
 
     /// The list came, or an error. Returns the clients to probe, with a ping behind them.
@@ -105,8 +103,10 @@ impl Own {
     /// The answer, or when to judge again. ejabberd does not keep the order, so that a grace follows the pong.
     pub fn verdict(&self, clients: &Clients, rule: Rule, now: Instant) -> Result<Result<Answer, Failure>, Instant> {
         let wait = match (&self.stage, self.heard) {
+            (Stage::Unlisted | Stage::Complete, Some(heard)) if self.roster.is_awaited() => {
+                (heard + PATIENCE).min(self.until)
+            }
             (Stage::Unlisted, _) => now,
-            (Stage::Complete, Some(heard)) if self.roster.is_awaited() => (heard + PATIENCE).min(self.until),
             (Stage::Complete, Some(heard)) => (heard + GRACE).min(self.until),
             _ => self.until,
         };
@@ -114,19 +114,24 @@ impl Own {
             return Err(wait);
         }
         match (Presence::best(&clients.there, rule), &self.stage) {
-            (Some(presence), _) => Ok(Ok(self.answer(presence, Why::Present, clients.there.clone()))),
+            (Some(presence), _) => Ok(self.answer(presence, Why::Present, clients.there.clone())),
             (None, Stage::Complete) => {
                 let presence = clients.gone.clone().unwrap_or(Presence::bare(State::Offline));
-                Ok(Ok(self.answer(presence, Why::NoOtherClient, Vec::new())))
+                Ok(self.answer(presence, Why::NoOtherClient, Vec::new()))
             }
             (None, Stage::Unlisted) => Ok(Err(Failure::Hidden)),
             (None, _) => Ok(Err(Failure::Silent)),
         }
     }
 
-    fn answer(&self, presence: Presence, why: Why, resources: Vec<Resource>) -> Answer {
-        let viewers = if let Reply::Result(viewers) = &self.roster { Some(viewers.clone()) } else { None };
-        Answer { presence, why, resources, viewers }
+    /// Not without the roster, which alone tells who may know.
+    fn answer(&self, presence: Presence, why: Why, resources: Vec<Resource>) -> Result<Answer, Failure> {
+        let viewers = match &self.roster {
+            Reply::Awaited => return Err(Failure::RosterLate),
+            Reply::Result(viewers) => Some(viewers.clone()),
+            Reply::NotAsked | Reply::Error(_) => None,
+        };
+        Ok(Answer { presence, why, resources, viewers, settled: true })
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn only_our_own_clients_are_probed() {
         let now = Instant::now();
-        let mut own = Own::listing(us(), Roster::Unwanted, now + Duration::from_secs(5));
+        let mut own = Own::listing(us(), Reply::NotAsked, now + Duration::from_secs(5));
         let list = items(&["bob@example.com/a", "bob@example.com", "eve@example.com/x", "example.com/y"]);
         let clients: Vec<_> = own.listed(Some(&list), now).iter().map(Jid::to_string).collect();
         assert_eq!(clients, ["bob@example.com/a"]);
@@ -168,7 +173,7 @@ mod tests {
     fn nobody_but_us_is_offline_and_the_pong_is_not_the_end() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
-        let (mut own, mut clients) = (Own::listing(us(), Roster::Unwanted, until), Clients::default());
+        let (mut own, mut clients) = (Own::listing(us(), Reply::NotAsked, until), Clients::default());
         assert_eq!(state(&own, &clients, now), Err(until));
         own.listed(Some(&items(&["bob@example.com/web"])), now);
         own.pong(now);
@@ -184,9 +189,34 @@ mod tests {
     fn a_server_that_lists_no_clients_says_nothing() {
         let now = Instant::now();
         for list in [None, Some(items(&[])), Some(items(&["bob@example.com"]))] {
-            let mut own = Own::listing(us(), Roster::Unwanted, now + Duration::from_secs(5));
+            let mut own = Own::listing(us(), Reply::NotAsked, now + Duration::from_secs(5));
             assert!(own.listed(list.as_ref(), now).is_empty());
             assert_eq!(state(&own, &Clients::default(), now), Ok(Err(Failure::Hidden)));
+        }
+    }
+
+    /// What an earlier question has shown, where the server lists no clients any more.
+    #[test]
+    fn nobody_is_told_of_before_the_roster_came() {
+        let now = Instant::now();
+        let bob = Viewers::of(&[BareJid::new("carol@example.com").expect("a bare JID")]);
+        let mut clients = Clients::default();
+        clients.available(client("home", State::Chat));
+        for (until, came, expected) in [
+            (now + 2 * PATIENCE, Some(Some(bob.clone())), Ok(Some(bob))),
+            (now + 2 * PATIENCE, Some(None), Ok(None)),
+            (now + 2 * PATIENCE, None, Err(Failure::RosterLate)),
+            (now + PATIENCE / 2, None, Err(Failure::RosterLate)),
+        ] {
+            let mut own = Own::listing(us(), Reply::Awaited, until);
+            own.listed(None, now);
+            let wait = own.verdict(&clients, Rule::MostAvailable, now).expect_err("the roster is out");
+            assert_eq!(wait, until.min(now + PATIENCE));
+            let is_there = came.is_some();
+            came.into_iter().for_each(|viewers| own.read(viewers, now));
+            let then = if is_there { now } else { wait };
+            let answer = own.verdict(&clients, Rule::MostAvailable, then).expect("it is time");
+            assert_eq!(answer.map(|answer| answer.viewers), expected);
         }
     }
 
@@ -194,7 +224,7 @@ mod tests {
     fn without_a_pong_nobody_is_offline() {
         let now = Instant::now();
         let until = now + Duration::from_secs(5);
-        let (mut own, mut clients) = (Own::listing(us(), Roster::Unwanted, until), Clients::default());
+        let (mut own, mut clients) = (Own::listing(us(), Reply::NotAsked, until), Clients::default());
         own.appears();
         assert_eq!(state(&own, &clients, until), Ok(Err(Failure::Silent)));
         clients.available(client("home", State::Away));

@@ -386,7 +386,7 @@ fn is_without_locks(error: &io::Error) -> bool {
 }
 
 /// When an answer must be ready to reach the visitor by his deadline.
-fn before(deadline: Instant) -> Instant {
+pub fn before(deadline: Instant) -> Instant {
     deadline.checked_sub(MARGIN).unwrap_or(deadline)
 }
 

@@ -328,7 +328,8 @@ mod tests {
         }
         let resources = vec![there("home", "Lunch \"&\"\n"), there("", "")];
         let presence = Presence::best(&resources, crate::presence::Rule::MostAvailable).expect("one");
-        let answer = Ok(Finding::Presence(Answer { presence, why: Why::Present, resources, viewers: None }));
+        let answer =
+            Ok(Finding::Presence(Answer { presence, why: Why::Present, resources, viewers: None, settled: false }));
         let serve = async {
             let (first, second) = (errand(&mut relay).await, errand(&mut relay).await);
             assert_eq!([&first.question, &second.question], [&questions[0], &questions[1]]);
@@ -502,6 +503,7 @@ mod tests {
                 why: Why::Present,
                 resources: vec![resource; resources],
                 viewers: None,
+                settled: true,
             }))
         };
         assert_eq!(fit(answer(1000, 3)), answer(1000, 3));
@@ -515,7 +517,7 @@ mod tests {
         let answer = |text: usize, resources: usize| {
             let resource = there("x", &"t".repeat(text));
             let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
-            Answer { presence, why: Why::Present, resources: vec![resource; resources], viewers: None }
+            Answer { presence, why: Why::Present, resources: vec![resource; resources], viewers: None, settled: true }
         };
         let pictured = Ok(Finding::Avatar(answer(60_000, 0), picture.clone()));
         assert_eq!(fit(Ok(Finding::Avatar(answer(60_000, 40), picture.clone()))), pictured);
@@ -541,7 +543,7 @@ mod tests {
             let resource = there("x", &"t".repeat(text));
             let presence = Presence { texts: resource.texts.clone(), ..Presence::bare(State::Away) };
             let resources = vec![resource; resources];
-            Answer { presence, why: Why::Present, resources, viewers: viewers.clone() }
+            Answer { presence, why: Why::Present, resources, viewers: viewers.clone(), settled: true }
         };
         let picture = Picture::new(&vec![255; crate::presence::PICTURE_BYTES]);
         let whole = Ok(Finding::Avatar(answer(10_000, 50), picture.clone()));

@@ -18,7 +18,7 @@ use super::facts::Facts;
 use super::login::{Bindings, LoginFault, Proofs};
 use super::sasl::condition;
 use super::stanza::{Heard, Sender, bind, hear};
-use super::stream::{Incoming, Reader};
+use super::stream::{Fault, Incoming, Reader};
 use super::{Answer, Clock, Consent, Failure, ns};
 use crate::config::{Identity, Security};
 use crate::presence::Picture;
@@ -27,6 +27,10 @@ use crate::presence::Picture;
 pub const SESSION_BYTES: usize = 1024 * 1024;
 /// What each second adds, so that a session that is always held may be told what happens.
 pub const SECOND_BYTES: usize = 4 * 1024;
+
+/// Bytes of one roster that is awaited. They count for themselves, since the person it belongs to chooses how many they
+/// are: beyond the limit of a stanza they are passed over.
+pub const LONGEST_ROSTER: usize = 16 * 1024 * 1024;
 
 const BIND_ID: &str = "bind";
 
@@ -77,6 +81,8 @@ pub struct Session {
     again: String,
     errands: Errands,
     received: usize,
+    /// Of the roster that is coming in.
+    roster_bytes: usize,
     /// A stanza that is no part of the login has come in.
     has_heard: bool,
 }
@@ -99,6 +105,7 @@ impl Session {
             again: String::new(),
             errands: Errands::new(identity, Sender { from }, facts, clock),
             received: 0,
+            roster_bytes: 0,
             has_heard: false,
         }
     }
@@ -250,22 +257,54 @@ impl Session {
 
     /// Takes what the server sent.
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Failure> {
-        self.received = self.received.saturating_add(bytes.len());
-        let age_s = usize::try_from(self.errands.age(now).as_secs()).unwrap_or(usize::MAX);
-        let aged = age_s.saturating_mul(SECOND_BYTES);
-        if self.received > aged.saturating_add(SESSION_BYTES + self.errands.allowance()) {
-            return Err(Failure::Flood);
-        }
         let longest = self.errands.stanza_limit();
         loop {
             if matches!(self.state, State::Securing) && !bytes.is_empty() {
                 return Err(Failure::Injected);
             }
             self.reader.expect_answer(longest);
-            let Some(incoming) = self.reader.next(&mut bytes).map_err(Failure::Stream)? else { return Ok(()) };
+            let before = bytes.len();
+            let read = self.reader.next(&mut bytes);
+            let incoming = read.map_err(|fault| self.disturbed(fault, now))?;
+            self.count(before - bytes.len(), incoming.as_ref(), now)?;
+            let Some(incoming) = incoming else { return Ok(()) };
             let state = mem::replace(&mut self.state, State::Ended);
             self.state = self.advance(state, incoming, now)?;
         }
+    }
+
+    /// Adds up what came in, which `incoming` is the end of, where it is complete.
+    fn count(&mut self, bytes: usize, incoming: Option<&Incoming>, now: Instant) -> Result<(), Failure> {
+        let element = match incoming {
+            Some(Incoming::Element(element)) => Some(element),
+            Some(Incoming::Header { .. } | Incoming::End) => None,
+            None => self.reader.outermost(),
+        };
+        if let Some(owner) = element.and_then(|element| self.errands.owner_of_roster(element)) {
+            let total = self.roster_bytes.saturating_add(bytes);
+            self.roster_bytes = if incoming.is_some() { 0 } else { total };
+            return if total > LONGEST_ROSTER { Err(self.endless(&owner, now)) } else { Ok(()) };
+        }
+        self.roster_bytes = 0;
+        self.received = self.received.saturating_add(bytes);
+        let age_s = usize::try_from(self.errands.age(now).as_secs()).unwrap_or(usize::MAX);
+        let aged = age_s.saturating_mul(SECOND_BYTES);
+        let is_flood = self.received > aged.saturating_add(SESSION_BYTES + self.errands.allowance());
+        if is_flood { Err(Failure::Flood) } else { Ok(()) }
+    }
+
+    /// What a fault means where it came: everybody writes his own roster, and may put anything into it.
+    fn disturbed(&mut self, fault: Fault, now: Instant) -> Failure {
+        let owner = self.reader.outermost().and_then(|element| self.errands.owner_of_roster(element));
+        match (fault, owner) {
+            (Fault::TooLarge | Fault::TooDeep, Some(owner)) => self.endless(&owner, now),
+            (fault, _) => Failure::Stream(fault),
+        }
+    }
+
+    fn endless(&mut self, owner: &BareJid, now: Instant) -> Failure {
+        self.errands.facts_mut().learn_unreadable(owner, now);
+        Failure::RosterEndless
     }
 
     fn advance(&mut self, state: State, incoming: Incoming, now: Instant) -> Result<State, Failure> {

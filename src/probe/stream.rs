@@ -138,8 +138,13 @@ impl Reader {
         }
     }
 
+    /// The element that is coming in, as far as it is kept, once its tag is complete.
+    pub fn outermost(&self) -> Option<&Element> {
+        self.open.first()
+    }
+
     fn limit(&self) -> usize {
-        let is_answer = self.cut.is_none() && self.open.first().is_some_and(|outermost| outermost.is("iq", ns::CLIENT));
+        let is_answer = self.cut.is_none() && self.outermost().is_some_and(|outermost| outermost.is("iq", ns::CLIENT));
         if is_answer { self.answer_limit } else { STANZA_LIMIT }
     }
 

@@ -39,9 +39,10 @@ impl Webpresence {
         Webpresence::tuned(server, identity, "", "")
     }
 
-    /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`.
+    /// With `more` lines in `[xmpp]`, and `cache` lines in `[cache]`. It has the time that a busy machine may need.
     pub fn tuned(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Webpresence {
-        Webpresence::written(identity, &format!("{}{more}", section(server, identity)), cache)
+        let time = if more.contains("timeout") { "" } else { "timeout = 20\n" };
+        Webpresence::written(identity, &format!("{}{time}{more}", section(server, identity)), cache)
     }
 
     /// With a whole section `[xmpp]`, for a server that is none of ours.

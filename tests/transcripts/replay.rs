@@ -425,7 +425,7 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
     };
     match answer {
         Err(failure) => format!("failure {id}: {failure:?}\n"),
-        Ok(Answer { presence: p, why, resources, viewers }) => {
+        Ok(Answer { presence: p, why, resources, viewers, settled }) => {
             let since = p.since.map(|since| format!(" since {since}")).unwrap_or_default();
             let mut told = format!("answer {id}: {} {why:?}{since}\n", presence(p.state, p.priority, &p.texts));
             let mut lines: Vec<_> = resources
@@ -437,6 +437,9 @@ fn told(id: u64, answer: &Result<Answer, Failure>) -> String {
                 .collect();
             lines.sort();
             told.push_str(&lines.concat());
+            if !settled {
+                told.push_str("  unsettled\n");
+            }
             if let Some(viewers) = viewers {
                 told.push_str(&format!("  viewers: {}\n", viewers.len()));
             }

@@ -14,7 +14,7 @@ use crate::probe::errand::Roster;
 use crate::probe::guests::Order;
 use crate::probe::inquiry::{Inquiry, Listed, Slot};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
-use crate::probe::{Event, roster};
+use crate::probe::{Event, ns, roster};
 
 /// To whom a stanza that reached us was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,11 +148,23 @@ impl Errands {
         self.watch.end(jid);
     }
 
+    /// Whose roster comes in where this is an answer that brings one, to be kept or not.
+    pub fn owner_of_roster(&self, iq: &Element) -> Option<BareJid> {
+        let id = iq.attr("id").filter(|_| iq.is("iq", ns::CLIENT))?;
+        let from = iq.attr("from").map(Jid::new).transpose().ok()?;
+        let sent = self.awaited(from.as_ref(), id).filter(|sent| sent.topic.is_roster());
+        sent.map(|sent| sent.to.clone())
+    }
+
     /// COMPAT: an account's server answers for it without a `from` (RFC 6120, 8.1.2.1).
-    fn replied(&mut self, from: Option<Jid>, id: &str, outcome: Result<Option<Element>, Condition>, now: Instant) {
+    fn awaited(&self, from: Option<&Jid>, id: &str) -> Option<&Sent> {
         let ours = |to: &BareJid| from.is_none() && *to == self.us && self.spared.is_some();
-        let expected = |sent: &Sent| ours(&sent.to) || from.as_ref().is_some_and(|from| *from == sent.to);
-        if self.sent.get(id).is_some_and(expected)
+        let expected = |sent: &&Sent| ours(&sent.to) || from.is_some_and(|from| *from == sent.to);
+        self.sent.get(id).filter(expected)
+    }
+
+    fn replied(&mut self, from: Option<Jid>, id: &str, outcome: Result<Option<Element>, Condition>, now: Instant) {
+        if self.awaited(from.as_ref(), id).is_some()
             && let Some(sent) = self.sent.remove(id)
         {
             if sent.to == self.home {
@@ -169,11 +181,18 @@ impl Errands {
     fn reply(&mut self, sent: Sent, outcome: Result<Option<Element>, Condition>, now: Instant) {
         match sent.topic {
             Topic::Slot(Slot::Roster, ids) => {
-                if outcome == Err(Condition::Forbidden) {
-                    self.may_not_read_rosters(sent.to.domain().as_str());
+                let domain = sent.to.domain().as_str();
+                // Whatever else the server may say instead, it is no refusal to let us read, and shows nobody more.
+                let is_refused = outcome == Err(Condition::Forbidden);
+                if is_refused || outcome.is_err() && !self.granted.contains(domain) {
+                    self.may_not_read_rosters(domain);
+                    for id in ids {
+                        self.inquiries.entry(id).and_modify(|inquiry| inquiry.listed(None, now));
+                    }
+                } else {
+                    let roster = outcome.ok().flatten();
+                    ids.into_iter().for_each(|id| self.roster_came(id, roster.as_ref(), now));
                 }
-                let roster = outcome.ok().flatten();
-                ids.into_iter().for_each(|id| self.roster_came(id, roster.as_ref(), now));
             }
             Topic::Slot(slot, ids) => {
                 for id in ids {
@@ -193,7 +212,9 @@ impl Errands {
             Topic::Request(id) => self.requests.pong(id, outcome == Err(Condition::Unreachable), now),
             Topic::Items(id) => self.listed(id, outcome.ok().flatten(), now),
             Topic::OwnRoster(id) => {
+                let is_refused = outcome == Err(Condition::Forbidden);
                 let viewers = outcome.ok().flatten().and_then(|roster| roster::viewers(&roster, &self.us));
+                let viewers = (!is_refused).then(|| viewers.unwrap_or_default());
                 self.own.entry(id).and_modify(|own| own.read(viewers, now));
             }
             Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
@@ -208,16 +229,14 @@ impl Errands {
         }
     }
 
-    /// Somebody's roster, or that it cannot be read.
+    /// Somebody's roster, or something else in its place: too long a one, or a word that there is none. Nobody is in it.
     fn roster_came(&mut self, id: u64, roster: Option<&Element>, now: Instant) {
         let is_room = self.inquiries.values().map(Inquiry::roster_bytes).sum::<usize>() < ROSTERS_BYTES;
         let Some(inquiry) = self.inquiries.get_mut(&id) else { return };
-        let is_wanted = inquiry.viewers == Roster::Wanted && is_room;
-        let read = |roster| Listed {
-            lets_us_see: roster::lets_see(roster, &self.us),
-            viewers: if is_wanted { roster::viewers(roster, &self.us) } else { None },
-        };
-        inquiry.listed(roster.map(read), now);
+        let is_kept = inquiry.viewers == Roster::Wanted && is_room;
+        let viewers = || roster.and_then(|roster| roster::viewers(roster, &self.us)).unwrap_or_default();
+        let lets_us_see = roster.map(|roster| roster::lets_see(roster, &self.us));
+        inquiry.listed(Some(Listed { lets_us_see, viewers: is_kept.then(viewers) }), now);
     }
 
     /// The clients of our own account are known, if the server tells: each is asked by its full address.
@@ -279,14 +298,14 @@ mod tests {
             inquiry.roster = Reply::Awaited;
             // The last ones hold less than their rosters, which come while the others are held.
             if id <= room as u64 {
-                inquiry.listed(Some(Listed { lets_us_see: true, viewers: Some(longest.clone()) }), now);
+                inquiry.listed(Some(Listed { lets_us_see: Some(true), viewers: Some(longest.clone()) }), now);
             }
         }
         let last = room as u64 + 2;
         let is_read = |errands: &Errands, id| matches!(&errands.inquiries[&id].roster, Reply::Result(listed) if listed.viewers.is_some());
         errands.roster_came(last, Some(&roster), now);
         assert!(!is_read(&errands, last), "there is no room");
-        assert_eq!(errands.inquiries[&last].roster, Reply::Result(Listed { lets_us_see: false, viewers: None }));
+        assert_eq!(errands.inquiries[&last].roster, Reply::Result(Listed { lets_us_see: Some(false), viewers: None }));
         errands.inquiries.remove(&0);
         errands.roster_came(last - 1, Some(&roster), now);
         assert!(is_read(&errands, last - 1), "one was answered");

@@ -8,7 +8,8 @@ use crate::presence::{Picture, State};
 use crate::probe::inquiry::{Circumstances, Inquiry};
 use crate::probe::own::Own;
 use crate::probe::stanza::INITIAL_PRESENCE;
-use crate::probe::{Answer, Consent, Failure};
+use crate::probe::{Answer, Consent, Failure, Why};
+use crate::viewers::Viewers;
 
 impl Errands {
     /// When the next answer may be ready without anything coming in.
@@ -29,7 +30,9 @@ impl Errands {
             let verdict = inquiry.verdict(self.circumstances(inquiry, now));
             // With the next write the account appears, and asks again.
             let again = verdict == Ok(Err(Failure::NotHeeded)) && !self.appeared;
-            verdict.ok().filter(|_| !again).map(|answer| (*id, answer.map_err(|failure| self.blamed(failure))))
+            let answer = verdict.ok().filter(|_| !again)?;
+            let answer = answer.and_then(|answer| self.with_roster(inquiry, answer));
+            Some((*id, answer.map_err(|failure| self.blamed(failure))))
         };
         let mut ready: Vec<_> = self.inquiries.iter().filter_map(judged).collect();
         for (id, answer) in &ready {
@@ -66,6 +69,17 @@ impl Errands {
             ready.push((id, answer));
         }
         ready
+    }
+
+    /// Where rosters tell who may see whom, nothing else may decide it because this one did not come. Nobody sees him who
+    /// has refused us, so that this is told all the same.
+    fn with_roster(&self, inquiry: &Inquiry, answer: Answer) -> Result<Answer, Failure> {
+        let is_granted = self.granted.contains(inquiry.jid.domain().as_str());
+        match answer.why {
+            _ if !is_granted || !inquiry.lacks_viewers() => Ok(answer),
+            Why::Refused => Ok(Answer { viewers: Some(Viewers::default()), ..answer }),
+            _ => Err(Failure::RosterLate),
+        }
     }
 
     /// Nothing was asked because of another connection in our name: it is to blame, not the server.

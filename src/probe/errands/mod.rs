@@ -30,13 +30,16 @@ use super::watch::Watch;
 use super::{Clock, Event};
 use crate::config::{DomainPattern, Identity, ServerKind, Visibility};
 use crate::presence::Rule;
+use crate::viewers::Viewers;
 
 /// Bytes that each question may bring in.
 pub const QUESTION_BYTES: usize = 64 * 1024;
-/// Bytes of a stanza while a roster is awaited.
+/// Bytes of a stanza while a roster is awaited. What is longer is passed over.
 pub const ROSTER_STANZA_LIMIT: usize = 2 * 1024 * 1024;
 /// Bytes of the rosters whose questions are still open. What comes beyond it is not read.
 const ROSTERS_BYTES: usize = 16 * 1024 * 1024;
+/// Rosters that may still come when their questions are over.
+const LATE_ROSTERS: usize = 256;
 
 /// What people read who are asked for their consent: who will see what.
 fn request(visibility: Visibility) -> &'static str {
@@ -209,7 +212,10 @@ impl Errands {
         }
         // Where our server cannot reach itself, it does not serve the domain: nobody there is known to be offline.
         let hosted = jid.domain() != self.home.domain() && self.is_own(jid.domain().as_str());
-        self.inquiries.insert(id, Inquiry::new(jid, roster, hosted, until));
+        let is_unreadable = self.facts.is_unreadable(&jid, until);
+        let mut inquiry = Inquiry::new(jid, roster, hosted, until);
+        inquiry.set_unreadable(is_unreadable);
+        self.inquiries.insert(id, inquiry);
         self.fresh.push(id);
     }
 
@@ -218,9 +224,15 @@ impl Errands {
             // Nobody has told what became of those that showed themselves before.
             self.clients = Clients::default();
         }
-        self.own.insert(id, Own::listing(self.us.clone(), roster, until));
+        let viewers = match roster {
+            Roster::Unwanted => Reply::NotAsked,
+            Roster::Wanted if self.facts.is_unreadable(&self.us, until) => Reply::Result(Viewers::default()),
+            Roster::Wanted => Reply::Awaited,
+        };
+        let is_asked = viewers.is_awaited();
+        self.own.insert(id, Own::listing(self.us.clone(), viewers, until));
         self.send(self.us.clone(), Query::Items, Topic::Items(id));
-        if roster == Roster::Wanted {
+        if is_asked {
             self.send(self.us.clone(), Query::Roster, Topic::OwnRoster(id));
         }
     }
@@ -360,7 +372,7 @@ impl Errands {
             self.appear(INITIAL_PRESENCE);
         }
         self.appear_where_nobody_heeds(now);
-        self.ask_for_contacts();
+        self.ask_for_contacts(now);
         out.push_str(&std::mem::take(&mut self.unsent));
         self.times.sent(now);
         let fresh = self.fresh_and_reachable(now);
@@ -425,10 +437,11 @@ impl Errands {
     }
 
     /// Where silence means nothing by itself, the account's own roster tells who lets us see him.
-    fn ask_for_contacts(&mut self) {
+    fn ask_for_contacts(&mut self, now: Instant) {
         let kind = self.kind(self.home.as_str());
         let telling = matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
-        if self.appeared && !telling && !std::mem::replace(&mut self.contacts_awaited, true) {
+        let is_readable = !self.facts.is_unreadable(&self.us, now);
+        if self.appeared && !telling && is_readable && !std::mem::replace(&mut self.contacts_awaited, true) {
             self.send(self.us.clone(), Query::Roster, Topic::Contacts);
         }
     }
@@ -492,8 +505,8 @@ impl Errands {
         let is_prosody = self.kind(domain) == Some(ServerKind::Prosody);
         let is_needed = inquiry.viewers == Roster::Wanted || !is_prosody;
         let is_granted = self.granted.contains(domain) || is_prosody && self.facts.server(domain).roster;
-        let is_asked = inquiry.roster != Reply::NotAsked;
-        inquiry.is_person() && self.spared.is_none() && is_needed && is_granted && !is_asked
+        let may_ask = inquiry.roster == Reply::NotAsked && !inquiry.is_unreadable();
+        inquiry.is_person() && self.spared.is_none() && is_needed && is_granted && may_ask
     }
 
     /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
@@ -532,8 +545,8 @@ impl Errands {
             // Whatever his word for it: he lets us see him.
             self.asked_back.remove(&inquiry.jid);
             await_reply(inquiry, Slot::Ping);
-            // The pong that is still out would belong to the first round.
-            self.sent.retain(|_, sent| !sent.topic.forget(id));
+            // The pong that is still out would belong to the first round. The roster is asked for once.
+            self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
             self.pending.remove(&id);
             self.fresh.push(id);
         }
@@ -563,11 +576,18 @@ impl Errands {
             }
         }
         if query == Query::Roster {
-            self.allowance += ROSTER_STANZA_LIMIT;
+            self.forget_late_rosters();
         }
         let id = self.next_id();
         out.push_str(&self.sender.query(&to, &id, query));
         self.sent.insert(id, Sent { to, topic });
+    }
+
+    /// A roster that comes after all is passed over as long as it is known what it is. Not for ever: some never come.
+    fn forget_late_rosters(&mut self) {
+        if self.sent.values().filter(|sent| sent.topic.is_late_roster()).count() > LATE_ROSTERS {
+            self.sent.retain(|_, sent| !sent.topic.is_late_roster());
+        }
     }
 
     /// As `query`, with the next write.
@@ -600,12 +620,12 @@ impl Errands {
 }
 
 impl Topic {
-    /// Drops an inquiry that is over; true if nobody is left who wants the reply.
+    /// Drops an inquiry that is over; true if nobody is left who wants the reply, or has to know it.
     fn forget(&mut self, id: u64) -> bool {
         match self {
-            Topic::Slot(_, ids) => {
+            Topic::Slot(slot, ids) => {
                 ids.retain(|other| *other != id);
-                ids.is_empty()
+                ids.is_empty() && *slot != Slot::Roster
             }
             Topic::Picture(_, other) => *other == id,
             Topic::Version | Topic::Request(_) | Topic::Time(_) => false,
@@ -613,10 +633,20 @@ impl Topic {
         }
     }
 
-    /// The most bytes of the answer.
+    fn is_roster(&self) -> bool {
+        matches!(self, Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _))
+    }
+
+    /// Nobody wants it any more.
+    fn is_late_roster(&self) -> bool {
+        matches!(self, Topic::Slot(Slot::Roster, ids) if ids.is_empty())
+    }
+
+    /// The most bytes of the answer that are kept.
     fn limit(&self) -> usize {
         match self {
             Topic::Picture(..) => AVATAR_STANZA_LIMIT,
+            late if late.is_late_roster() => STANZA_LIMIT,
             Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
             Topic::Slot(..) | Topic::Version | Topic::Time(_) => STANZA_LIMIT,
             Topic::Request(_) | Topic::Items(_) | Topic::Own(_) => STANZA_LIMIT,

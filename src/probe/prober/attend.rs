@@ -76,6 +76,6 @@ impl Task {
             return answer;
         }
         let why = if presence.state == State::Forbidden { Why::Chosen } else { answer.why };
-        Answer { presence, why, resources: Vec::new(), viewers: answer.viewers }
+        Answer { presence, why, resources: Vec::new(), ..answer }
     }
 }

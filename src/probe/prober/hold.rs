@@ -99,10 +99,7 @@ impl Task {
             }
             let pause = CONFLICT_PAUSE * 2_u32.pow(conflicts);
             match &failure {
-                // It was only old, or a stranger's stanza was too much: what is still in hand goes into a new one.
-                Failure::StreamEnded(_) | Failure::Flood | Failure::Stream(Fault::TooLarge | Fault::TooDeep)
-                    if self.answered > 0 =>
-                {
+                failure if self.may_go_on_after(failure) => {
                     log::info!("{}: {failure}", self.identity.jid);
                     self.waiting.values_mut().for_each(|errand| errand.noted = false);
                     if self.waiting.is_empty() {
@@ -131,6 +128,18 @@ impl Task {
                     return Err(failure);
                 }
             }
+        }
+    }
+
+    /// It was only old, or one person's stanza was too much: what is still in hand goes into a new session.
+    fn may_go_on_after(&self, failure: &Failure) -> bool {
+        match failure {
+            // Nobody asks for that roster again.
+            Failure::RosterEndless => true,
+            Failure::StreamEnded(_) | Failure::Flood | Failure::Stream(Fault::TooLarge | Fault::TooDeep) => {
+                self.answered > 0
+            }
+            _ => false,
         }
     }
 

@@ -18,6 +18,8 @@ const HEADER: &str = "<stream:stream xmlns='jabber:component:accept' \
                       xmlns:stream='http://etherx.jabber.org/streams' id='1'>";
 const LONG: Duration = Duration::from_secs(20);
 const ANSWER: &str = "<handshake/><presence type='unsubscribed' from='bob@example.com' to='presence.example.com'/>";
+const GRANT: &str = "<message from='example.com' to='presence.example.com'><privilege xmlns='urn:xmpp:privilege:2'>\
+                     <perm access='roster' type='get'/></privilege></message>";
 const PING_AT_HOME: &str = "to='example.com' type='get'><ping";
 
 fn component(port: u16) -> Identity {
@@ -432,12 +434,10 @@ async fn who_may_see_somebody_is_each_process_own_affair() {
         identity.access.visibility = visibility;
         Prober::spawn(identity, meeting_in(directory.path())).0
     });
-    let grant = "<message from='example.com' to='presence.example.com'><privilege xmlns='urn:xmpp:privilege:2'>\
-                 <perm access='roster' type='get'/></privilege></message>";
     let refusal = ANSWER.trim_start_matches("<handshake/>");
     let serve = async {
         let mut socket = greet(&listener).await;
-        socket.write_all(format!("<handshake/>{grant}{refusal}").as_bytes()).await.expect("an open connection");
+        socket.write_all(format!("<handshake/>{GRANT}{refusal}").as_bytes()).await.expect("an open connection");
         socket
     };
     let (answer, mut socket) = tokio::join!(anyone.ask(bob(), within(LONG)), serve);
@@ -461,6 +461,107 @@ async fn who_may_see_somebody_is_each_process_own_affair() {
     let carol = BareJid::new("carol@example.com").expect("a bare JID");
     let answer = answer.expect("the session is shared");
     assert_eq!((answer.why, answer.viewers), (Why::Refused, Some(Viewers::of(&[carol]))));
+}
+
+/// One that reads rosters.
+fn reader(port: u16) -> Identity {
+    let mut identity = component(port);
+    identity.access.visibility = Visibility::Subscribers;
+    identity
+}
+
+/// The reply to the IQ that asks for somebody's roster.
+fn roster_of(person: &str, asked: &str, items: &str) -> String {
+    let ask = asked.split("<iq ").find(|iq| iq.contains("jabber:iq:roster") && iq.contains(person));
+    let id = ask.and_then(|iq| iq.split("id='").nth(1)?.split('\'').next()).expect("the roster is asked for");
+    format!(
+        "<iq from='{person}' to='presence.example.com' id='{id}' type='result'><query xmlns='jabber:iq:roster'>{items}\
+         </query></iq>"
+    )
+}
+
+/// Neither has any more to say.
+fn errors(person: &str, asked: &str) -> String {
+    let others = asked.split("<iq ").filter(|iq| iq.contains(person) && !iq.contains("jabber:iq:roster"));
+    let ids = others.filter_map(|iq| iq.split("id='").nth(1)?.split('\'').next());
+    ids.map(|id| format!("<iq from='{person}' to='presence.example.com' id='{id}' type='error'/>")).collect()
+}
+
+const BOB: &str = "bob@example.com";
+const CAROL: &str = "carol@example.com";
+
+/// Everybody may make his own roster as long as his server lets him.
+#[tokio::test]
+async fn a_long_roster_is_passed_over_in_time_or_late() {
+    let (server, port) = listen().await;
+    let (prober, _task) = Prober::spawn(reader(port), Manner::default());
+    let ask = |person: &str, time| prober.ask(BareJid::new(person).expect("a bare JID"), within(time));
+    let long = "<item jid='u@example.com' name='a friend' subscription='both'/>".repeat(70_000);
+    let in_time = async {
+        let (mut socket, _) = server.accept().await.expect("a connection");
+        socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+        let asked = read_until(&mut socket, "xmpp:ping").await;
+        socket.write_all(format!("<handshake/>{GRANT}").as_bytes()).await.expect("an open connection");
+        let roster = read_until(&mut socket, "jabber:iq:roster").await;
+        let told = roster_of(BOB, &roster, &long) + &errors(BOB, &asked) + &pong(&asked);
+        socket.write_all(told.as_bytes()).await.expect("an open connection");
+        socket
+    };
+    let (answer, mut socket) = tokio::join!(ask(BOB, LONG), in_time);
+    let answer = answer.expect("long as it is");
+    assert_eq!((answer.viewers, answer.settled), (Some(Viewers::default()), true));
+
+    let without = async {
+        let asked = read_until(&mut socket, "xmpp:ping").await;
+        let told = errors(BOB, &asked) + &pong(&asked);
+        socket.write_all(told.as_bytes()).await.expect("an open connection");
+        asked
+    };
+    let (answer, asked) = tokio::join!(ask(BOB, Duration::from_secs(1)), without);
+    assert_eq!(answer.expect_err("it did not come").failure, Failure::RosterLate);
+    socket.write_all(roster_of(BOB, &asked, &long).as_bytes()).await.expect("an open connection");
+
+    let others = async {
+        let asked = read_until(&mut socket, "xmpp:ping").await;
+        let told = roster_of(CAROL, &asked, "") + &errors(CAROL, &asked) + &pong(&asked);
+        socket.write_all(told.as_bytes()).await.expect("an open connection");
+    };
+    let (answer, ()) = tokio::join!(ask(CAROL, LONG), others);
+    assert_eq!(answer.expect("the same session").viewers, Some(Viewers::default()));
+}
+
+/// It ends the session, and is not asked for again; whoever else is asked about has his answer in the next one.
+#[tokio::test]
+async fn a_roster_that_cannot_be_passed_over_costs_one_session_and_no_pause() {
+    let long = format!("<item jid='u@example.com' name='{}'/>", "x".repeat(TOKEN_LIMIT * 2));
+    let deep = "<item>".repeat(PASSED_DEPTH_LIMIT + 1);
+    for items in [long, deep] {
+        let (server, port) = listen().await;
+        let (prober, _task) = Prober::spawn(reader(port), Manner::default());
+        let ask = |person: &str| prober.ask(BareJid::new(person).expect("a bare JID"), within(LONG));
+        let serve = async {
+            let mut socket = greet(&server).await;
+            socket.write_all(format!("<handshake/>{GRANT}").as_bytes()).await.expect("an open connection");
+            let mut asked = String::new();
+            while asked.matches("jabber:iq:roster").count() < 2 {
+                asked += &read_until(&mut socket, "jabber:iq:roster").await;
+            }
+            socket.write_all(roster_of(BOB, &asked, &items).as_bytes()).await.expect("an open connection");
+            let again = timeout_at(within(LONG / 4), server.accept()).await.expect("without a pause");
+            let (mut socket, _) = again.expect("a connection");
+            socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
+            let asked = read_until(&mut socket, "xmpp:ping").await;
+            let told = format!("<handshake/>{GRANT}") + &roster_of(CAROL, &asked, "") + &errors(CAROL, &asked);
+            let told = told + &errors(BOB, &asked) + &pong(&asked);
+            socket.write_all(told.as_bytes()).await.expect("an open connection");
+            asked
+        };
+        let (bob, carol, asked) = tokio::join!(ask(BOB), ask(CAROL), serve);
+        for (answer, person) in [(bob, BOB), (carol, CAROL)] {
+            assert_eq!(answer.map(|answer| answer.viewers), Ok(Some(Viewers::default())), "{person}");
+        }
+        assert_eq!(asked.matches("jabber:iq:roster").count(), 1, "{asked}");
+    }
 }
 
 /// CGI: the process is done when it has its answer, but what others asked through it is answered too.
