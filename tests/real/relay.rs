@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::cases::cases;
+use crate::rig::copy::copy;
 use crate::rig::fastcgi::Connection;
 use crate::rig::leash::{Leash, directory};
 use crate::rig::nginx::Nginx;
@@ -105,18 +105,6 @@ fn carry(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
             drop(seen.is_let_go.wait_while(held, |held| *held).expect("nobody panics with it"));
         });
     });
-}
-
-/// Hands on what `heed` has dealt with; ends both sides as soon as one has ended.
-fn copy(mut from: TcpStream, mut to: TcpStream, heed: impl Fn(&[u8])) {
-    let mut buffer = [0; 65536];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        heed(&buffer[..length]);
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
 /// One installation, several processes of it, and the tap before the server.

@@ -3,12 +3,12 @@
 //! down. What an account says is under TLS: there the lengths are compared, and all names have the same one. How it is
 //! cut into packets is chance: it depends on whether two answers of the server come together.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::rig::copy::copy;
 use crate::rig::prosody::LastActivity;
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
@@ -114,18 +114,6 @@ impl Recorder {
     fn passages(&self) -> MutexGuard<'_, Vec<Passage>> {
         self.passages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn copy(mut from: TcpStream, mut to: TcpStream, heed: impl Fn(&[u8])) {
-    to.set_nodelay(true).expect("an open socket");
-    let mut buffer = [0; 65536];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        heed(&buffer[..length]);
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
 /// What was said and is the same for everybody, and what it took.
