@@ -562,7 +562,7 @@ fn the_configuration_is_closed_to_the_owner_of_the_directory() {
     rewrite(&installed, "[access]\n", "[access]\nrequester = signed\nsign_key_file = sign.key\n");
     assert_eq!(
         crosses(&installed, &[]),
-        "✗ permissions: for user 4242, who owns the directory, FILE:9: [access] sign_key_file: cannot be read: permission \
+        "✗ permissions: for user 4242, who owns the directory, FILE:10: [access] sign_key_file: cannot be read: permission \
          denied\n  give that to a group of his, with mode 0640\n"
     );
 }
