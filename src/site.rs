@@ -9,7 +9,7 @@ use std::time::Duration;
 use jid::BareJid;
 use log::Level;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::access;
@@ -57,6 +57,7 @@ struct Post {
     name: String,
     prober: Prober,
     strangers: Arc<Mutex<Strangers>>,
+    rate: Arc<Mutex<Rate>>,
 }
 
 /// A refusal is told at a whole second after its lookup began, so that nobody learns from the time what it rests on.
@@ -82,12 +83,13 @@ impl Site {
             let always = life == Life::Resident && linger.is_none();
             let opening = if always { Opening::Always } else { Opening::Asked };
             let (news, heard) = unbounded_channel();
-            let strangers = Arc::new(Mutex::new(strangers(identity, &config.cache, directory.as_deref(), complaint)));
+            let strangers = Arc::new(Mutex::new(strangers(&config.cache)));
+            let rate = Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint)));
             tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
             let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
-            posts.push(Post { name: identity.name.clone(), prober, strangers });
+            posts.push(Post { name: identity.name.clone(), prober, strangers, rate });
             tasks.push(task);
         }
         (
@@ -114,9 +116,8 @@ impl Site {
         }
         let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
         let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
-        let now_ms = || (self.clock)();
-        let admit = |strangers: &mut Strangers| strangers.admit(*client, pair, now_ms());
-        if !is_known && let Err(retry_after) = post.strangers(admit) {
+        let admitted = if is_known { Ok(()) } else { post.admit(&wanted, (self.clock)()).await };
+        if let Err(retry_after) = admitted {
             let is_news = post.strangers(|strangers| strangers.is_news(begun));
             let level = if is_news { self.complaint } else { Level::Info };
             let who = client.map_or("a visitor".to_owned(), |client| client.to_string());
@@ -127,14 +128,14 @@ impl Site {
         match self.look(post, identity, &sieve, &wanted, deadline).await {
             Found::Known { sight, age } if sieve.passes(&sight) => {
                 if !is_known {
-                    post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
+                    post.forgive(&wanted, (self.clock)()).await;
                 }
                 Found::Known { sight: sieve.told(sight), age }
             }
             // About somebody who does not exist nothing would be known when the time is over.
             Found::Known { sight, .. } if !sight.is_settled => {
                 sleep_until(before(deadline)).await;
-                post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
+                post.forgive(&wanted, (self.clock)()).await;
                 Found::Nothing { retry_after: PACE }
             }
             Found::Known { .. } => {
@@ -146,7 +147,7 @@ impl Site {
             // Nobody has learned anything: that was no guess either.
             nothing => {
                 if !is_known {
-                    post.strangers(|strangers| strangers.forgive(*client, pair, now_ms()));
+                    post.forgive(&wanted, (self.clock)()).await;
                 }
                 nothing
             }
@@ -181,10 +182,29 @@ impl Site {
 }
 
 impl Post {
-    /// Held for a map access, or a turn at the file that the processes share; no code that could panic runs under it. Not
-    /// a guard, which would live on through the body of an `if`.
+    /// Held for a map access; no code that could panic runs under it. Not a guard, which would live on through the body of
+    /// an `if`.
     fn strangers<T>(&self, turn: impl FnOnce(&mut Strangers) -> T) -> T {
         turn(&mut self.strangers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
+    async fn admit(&self, wanted: &Wanted, now_ms: u64) -> Result<(), Duration> {
+        let Wanted { pair, client, .. } = wanted.clone();
+        self.rate(move |rate| rate.admit(client, &pair, now_ms)).await.unwrap_or(Ok(()))
+    }
+
+    /// He does see him, or nobody has learned anything: that was no guess.
+    async fn forgive(&self, wanted: &Wanted, now_ms: u64) {
+        let Wanted { pair, client, .. } = wanted.clone();
+        self.rate(move |rate| rate.forgive(client, &pair, now_ms)).await;
+    }
+
+    /// On a thread of its own: another process may hold the file that they share. Nothing where the runtime ends.
+    async fn rate<T: Send + 'static>(&self, turn: impl FnOnce(&mut Rate) -> T + Send + 'static) -> Option<T> {
+        let rate = self.rate.clone();
+        let turn = move || turn(&mut rate.lock().unwrap_or_else(PoisonError::into_inner));
+        spawn_blocking(turn).await.ok()
     }
 }
 
@@ -246,11 +266,13 @@ async fn look_up(prober: Prober, jid: BareJid, want: Want, deadline: Instant) ->
 }
 
 /// Refusals have a tenth of the room that people have.
-fn strangers(identity: &Identity, cache: &CacheSettings, directory: Option<&Path>, complaint: Level) -> Strangers {
+fn strangers(cache: &CacheSettings) -> Strangers {
+    Strangers::new(cache.entries / 10, cache.ttl)
+}
+
+fn rate(identity: &Identity, directory: Option<&Path>, complaint: Level) -> Rate {
     let Access { unknown_per_minute, unknown_per_minute_all, .. } = identity.access;
-    let ledger = Ledger::new(directory, &identity.jid, complaint);
-    let rate = Rate::new(unknown_per_minute, unknown_per_minute_all, ledger);
-    Strangers::new(cache.entries / 10, cache.ttl, rate)
+    Rate::new(unknown_per_minute, unknown_per_minute_all, Ledger::new(directory, &identity.jid, complaint))
 }
 
 /// Keeps the cache up with what a session hears by itself; it ends with the session's task.

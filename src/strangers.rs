@@ -14,7 +14,6 @@ use jid::BareJid;
 use tokio::time::Instant;
 
 use crate::access::Asker;
-use rate::Rate;
 use refusals::Refusals;
 
 /// Who asks about whom.
@@ -24,10 +23,9 @@ pub struct Pair {
     pub asker: Asker,
 }
 
-/// See the module.
+/// What concerns this process alone; what all of them count together is a [`rate::Rate`].
 pub struct Strangers {
     refusals: Refusals,
-    rate: Rate,
     /// When the admin was told that the rate stands in somebody's way.
     told: Option<Instant>,
 }
@@ -37,8 +35,8 @@ const REMINDER: Duration = Duration::from_secs(60);
 
 impl Strangers {
     /// `refusals`: how many are remembered, each for `ttl`.
-    pub fn new(refusals: usize, ttl: Duration, rate: Rate) -> Strangers {
-        Strangers { refusals: Refusals::new(refusals, ttl), rate, told: None }
+    pub fn new(refusals: usize, ttl: Duration) -> Strangers {
+        Strangers { refusals: Refusals::new(refusals, ttl), told: None }
     }
 
     /// How long ago this visitor was told that he may not see this person, as far as it still holds.
@@ -56,12 +54,6 @@ impl Strangers {
         self.refusals.remove(target);
     }
 
-    /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
-    /// The time is that of the day, which processes share.
-    pub fn admit(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) -> Result<(), Duration> {
-        self.rate.admit(client, pair, now_ms)
-    }
-
     /// Whether it is time to tell the admin that somebody was not admitted.
     pub fn is_news(&mut self, now: Instant) -> bool {
         let is_news = self.told.is_none_or(|told| now.saturating_duration_since(told) >= REMINDER);
@@ -69,10 +61,5 @@ impl Strangers {
             self.told = Some(now);
         }
         is_news
-    }
-
-    /// He does see him: that was no guess.
-    pub fn forgive(&mut self, client: Option<IpAddr>, pair: &Pair, now_ms: u64) {
-        self.rate.forgive(client, pair, now_ms);
     }
 }

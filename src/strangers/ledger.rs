@@ -19,8 +19,8 @@ use crate::probe::lease::{Place, create};
 /// The time, the client, the target, the pair.
 const RECORD: usize = 32;
 /// A turn takes a tenth of a millisecond. Three hundred processes at once have waited for up to a fifth of a second, and
-/// nobody is to get more answers by asking so. But whoever waits holds up all that its process has in hand, so that it
-/// gives up after half a second.
+/// nobody is to get more answers by asking so. But whoever waits holds up all strangers of its process, so that it gives
+/// up after half a second.
 const TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_micros(500);
 
