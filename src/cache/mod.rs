@@ -4,6 +4,7 @@
 //! presence that allows them. The time of day is an argument, so that stores shared between processes can follow.
 
 pub mod shelf;
+pub mod store;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
