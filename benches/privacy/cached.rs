@@ -34,11 +34,9 @@ http {
     proxy_temp_path @DIR@/proxy;
     uwsgi_temp_path @DIR@/uwsgi;
     scgi_temp_path @DIR@/scgi;
-    fastcgi_cache_path @DIR@/cache keys_zone=presence:1m;
+    include @DIR@/webpresence-http.conf;
     server {
         listen 127.0.0.1:@PORT@;
-        fastcgi_cache presence;
-        fastcgi_cache_key $request_method$request_uri;
         add_header X-Cache $upstream_cache_status;
         include @DIR@/webpresence.conf;
     }
@@ -77,7 +75,8 @@ fn in_front(serve: &Serve) -> Nginx {
             [("DIR", dir.path().to_str().expect("made by us")), ("PORT", &port.to_string()), ("USER", nginx::user())];
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
         write("nginx.conf", &fill(CONFIG, &words));
-        write("webpresence.conf", &nginx::shipped("webpresence.conf", &serve.socket));
+        write("webpresence-http.conf", &nginx::http(&serve.socket, dir.path()));
+        write("webpresence.conf", &nginx::shipped("webpresence.conf"));
         nginx::bring_params(dir.path());
         Nginx::run(dir, port)
     })

@@ -163,15 +163,17 @@ visibility = anyone
             raise SystemExit(f"users.py: {answer['error']}")
 
     def nginx(self):
-        """The web server, with the file that is shipped and one line of it changed."""
+        """The web server, with the files that are shipped and two places in them changed."""
         folder, www = self.path("nginx"), self.path("www")
         (www / "pictures").mkdir(parents=True)
         folder.mkdir()
         for picture in (ROOT / "images" / "default").glob("*-32.gif"):
             shutil.copy(picture, www / "pictures" / picture.name.replace("-32", ""))
-        snippet = (ROOT / "nginx" / "webpresence.conf").read_text()
+        shutil.copy(ROOT / "nginx" / "webpresence.conf", folder)
+        snippet = (ROOT / "nginx" / "webpresence-http.conf").read_text()
         snippet = snippet.replace("unix:/run/webpresence/webpresence.sock", f"unix:{self.path('webpresence.sock')}")
-        (folder / "webpresence.conf").write_text(snippet)
+        snippet = snippet.replace("/var/cache/nginx-webpresence", str(folder / "cache"))
+        (folder / "webpresence-http.conf").write_text(snippet)
         shutil.copy("/etc/nginx/fastcgi_params", folder)
         [port] = free_ports(1)
         words = {"DIR": folder, "WWW": www, "PORT": port, "USER": "user www-data;" if os.geteuid() == 0 else ""}

@@ -23,7 +23,7 @@ pub enum Door {
 pub enum Open {
     Get(Webpresence),
     Cgi(Webpresence),
-    Nginx { nginx: Nginx, _serve: Serve, _installed: Webpresence },
+    Nginx { nginx: Nginx, serve: Serve, _installed: Webpresence },
     Apache { apache: Apache, _installed: Webpresence },
 }
 
@@ -41,12 +41,12 @@ impl Door {
 
 pub fn nginx(snippet: nginx::Snippet, installed: Webpresence) -> Open {
     let serve = installed.serve();
-    Open::Nginx { nginx: Nginx::with(&serve.socket, snippet), _serve: serve, _installed: installed }
+    Open::Nginx { nginx: Nginx::with(&serve.socket, snippet), serve, _installed: installed }
 }
 
 pub fn apache(snippet: Snippet, installed: Webpresence) -> Open {
-    let executable =
-        installed.executable(if snippet == Snippet::Cgid { "webpresence.cgi" } else { "webpresence.fcgi" });
+    let is_cgi = matches!(snippet, Snippet::Cgid | Snippet::Uncached);
+    let executable = installed.executable(if is_cgi { "webpresence.cgi" } else { "webpresence.fcgi" });
     if let Some(user) = web_user() {
         installed.hand_over(user);
     }

@@ -32,4 +32,5 @@ mod tls;
 mod traces;
 mod turns;
 mod web;
+mod webcache;
 mod world;

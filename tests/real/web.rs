@@ -27,7 +27,6 @@ fn conditional_requests(open: &Open) {
         (format!("W/{tag}"), 304),
         (format!("\"other\", {tag}"), 304),
         ("*".to_owned(), 304),
-        (format!("{}-gzip\"", tag.trim_end_matches('"')), 304),
         ("\"other\"".to_owned(), 200),
     ] {
         let answer = open.send(Request::get(&target).header("If-None-Match", &condition));
@@ -41,6 +40,16 @@ fn conditional_requests(open: &Open) {
         let kept = answer.header("Cache-Control").unwrap_or_default();
         assert!(kept.starts_with("public, max-age=") || kept == "max-age=0", "If-None-Match: {condition}: {kept}");
     }
+}
+
+/// COMPAT: Apache's filters put a coding into the tag, where the snippet does not forbid it. The caches take that for
+/// another tag.
+fn a_coding_in_the_tag(open: &Open) {
+    let target = format!("{STATUS}?jid=away@example.test&type=xml");
+    let tag = open.send(Request::get(&target)).header("ETag").expect("an ETag").to_owned();
+    let coded = format!("{}-gzip\"", tag.trim_end_matches('"'));
+    let answer = open.send(Request::get(&target).header("If-None-Match", &coded));
+    assert_eq!((answer.status, answer.header("ETag"), answer.body.len()), (304, Some(tag.as_str()), 0), "{coded}");
 }
 
 fn head_is_get_without_the_body(open: &Open) {
@@ -139,30 +148,39 @@ fn redirects(open: &Open) {
     assert!(answer.body == icon("away"));
 }
 
-fn check(door: Door, number: usize) {
-    let open = open(door, number);
-    conditional_requests(&open);
-    head_is_get_without_the_body(&open);
-    a_form_may_ask(&open);
-    other_methods(&open);
-    bad_requests(&open);
-    odd_headers_change_nothing(&open);
-    redirects(&open);
+fn check(open: &Open) {
+    conditional_requests(open);
+    head_is_get_without_the_body(open);
+    a_form_may_ask(open);
+    other_methods(open);
+    bad_requests(open);
+    odd_headers_change_nothing(open);
+    redirects(open);
 }
 
+/// Without nginx's cache every answer is that of webpresence itself.
 #[test]
 fn http_through_nginx() {
-    check(Door::Nginx, 5);
+    check(&open(Door::Nginx, 5));
+    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(5));
+    let open = doors::nginx(nginx::Snippet::Uncached, installed);
+    check(&open);
+    a_coding_in_the_tag(&open);
 }
 
+/// With Apache's cache, and without it.
 #[test]
 fn http_through_mod_cgid() {
-    check(Door::Cgid, 12);
+    check(&open(Door::Cgid, 12));
+    let installed = Webpresence::new(&visit(Kind::Prosody).server, Identity::Component(12));
+    let open = doors::apache(apache::Snippet::Uncached, installed);
+    check(&open);
+    a_coding_in_the_tag(&open);
 }
 
 #[test]
 fn http_through_mod_fcgid() {
-    check(Door::Fcgid, 6);
+    check(&open(Door::Fcgid, 6));
 }
 
 /// The web server's own way against pages of others, as the snippets show it: whose referer is missing may be anybody.

@@ -14,6 +14,8 @@ use super::{eventually, fill, http, login, port, program, repository};
 pub enum Snippet<'a> {
     Fcgid,
     Cgid,
+    /// By mod_cgid, without the modules for the cache.
+    Uncached,
     /// By mod_fcgid, and only pages of `www.example.com` may show an answer.
     OwnPages,
     /// By mod_fcgid; these users log in, each with the password of all.
@@ -32,6 +34,7 @@ ServerRoot "@DIR@"
 ServerName localhost
 Listen 127.0.0.1:@PORT@
 PidFile "@DIR@/apache.pid"
+DefaultRuntimeDir "@DIR@"
 ErrorLog "@DIR@/error.log"
 LogLevel info
 Mutex "file:@DIR@" default
@@ -45,6 +48,10 @@ LoadModule authn_core_module /usr/lib/apache2/modules/mod_authn_core.so
 LoadModule authn_file_module /usr/lib/apache2/modules/mod_authn_file.so
 LoadModule authz_user_module /usr/lib/apache2/modules/mod_authz_user.so
 LoadModule auth_basic_module /usr/lib/apache2/modules/mod_auth_basic.so
+LoadModule filter_module /usr/lib/apache2/modules/mod_filter.so
+LoadModule deflate_module /usr/lib/apache2/modules/mod_deflate.so
+SetOutputFilter DEFLATE
+@CACHE@
 LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
 <IfModule mod_fcgid.c>
     FcgidIPCDir "@DIR@/sock"
@@ -59,6 +66,20 @@ Define WEBPRESENCE_EXE "@EXE@"
 Define WEBPRESENCE_USERS "@DIR@/htpasswd"
 Include "@SNIPPET@"
 "#;
+
+/// The modules that the snippets ask for. What the rest of a site does with them is not to get into the snippets.
+const CACHE: &str = "
+LoadModule cache_module /usr/lib/apache2/modules/mod_cache.so
+LoadModule cache_socache_module /usr/lib/apache2/modules/mod_cache_socache.so
+LoadModule socache_shmcb_module /usr/lib/apache2/modules/mod_socache_shmcb.so
+CacheEnable socache /
+CacheHeader on
+CacheStaleOnError on
+CacheStorePrivate on
+CacheStoreNoStore on
+CacheStoreExpired on
+CacheMinExpire 3600
+";
 
 impl Apache {
     /// `executable` and `config` must be readable for `web_user`.
@@ -80,7 +101,7 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
     let dir = directory("apache");
     let [port] = port::free();
     let (snippet, module, package) = match which {
-        Snippet::Cgid => ("apache/webpresence-cgi.conf", "cgid", "apache2"),
+        Snippet::Cgid | Snippet::Uncached => ("apache/webpresence-cgi.conf", "cgid", "apache2"),
         Snippet::Fcgid | Snippet::OwnPages | Snippet::TwoSites(_) => {
             ("apache/webpresence-fcgid.conf", "fcgid", "libapache2-mod-fcgid")
         }
@@ -88,7 +109,7 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
     };
     let mut text = fs::read_to_string(repository(snippet)).expect("shipped");
     match which {
-        Snippet::Fcgid | Snippet::Cgid => {}
+        Snippet::Fcgid | Snippet::Cgid | Snippet::Uncached => {}
         Snippet::OwnPages => text = uncommented(&text, 1).replace("    Require all granted\n", ""),
         Snippet::Login(users) => drop(login::htpasswd(dir.path(), users)),
         Snippet::TwoSites(second) => text += &two_sites(port, second),
@@ -102,6 +123,7 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
         ("DIR", dir.path()),
         ("PORT", Path::new(&listen)),
         ("USER", Path::new(web_user().map_or("", |_| "User www-data\nGroup www-data"))),
+        ("CACHE", Path::new(if which == Snippet::Uncached { "" } else { CACHE })),
         ("MODULE", Path::new(module)),
         ("CONFIG", config),
         ("EXE", executable),

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::http::{Answer, Request};
 use super::leash::{Leash, directory};
-use super::{eventually, fill, http, login, port, program, repository};
+use super::{eventually, fill, login, port, program, repository};
 
 pub struct Nginx {
     pub port: u16,
@@ -29,10 +30,21 @@ http {
     fastcgi_temp_path @DIR@/fastcgi;
     uwsgi_temp_path @DIR@/uwsgi;
     scgi_temp_path @DIR@/scgi;
+    include @DIR@/webpresence-http.conf;
+    # What the rest of a site may do is not to get into the snippets.
+    fastcgi_cache_path @DIR@/rest keys_zone=rest:1m;
+    fastcgi_cache rest;
+    fastcgi_cache_key $uri;
+    fastcgi_cache_valid any 1h;
+    fastcgi_cache_methods GET HEAD POST;
+    fastcgi_cache_use_stale error timeout updating http_403 http_500 http_503;
+    fastcgi_cache_background_update on;
+    fastcgi_ignore_headers Cache-Control Expires Vary;
     server {
         listen 127.0.0.1:@PORT@;
         server_name localhost;
         root @DIR@;
+        add_header X-Cache $upstream_cache_status always;
         include @DIR@/webpresence.conf;
     }
 }
@@ -42,6 +54,8 @@ http {
 #[derive(Clone, Copy, Debug)]
 pub enum Snippet<'a> {
     Public,
+    /// The same with its cache turned off.
+    Uncached,
     /// Only pages of the server itself and of `www.example.com` may show an answer.
     OwnPages,
     /// These users log in, each with the password of all.
@@ -71,7 +85,7 @@ impl Nginx {
         self.leash.dir()
     }
 
-    pub fn send(&self, request: http::Request) -> http::Answer {
+    pub fn send(&self, request: Request) -> Answer {
         request.send(self.port)
     }
 }
@@ -82,6 +96,8 @@ fn try_start(socket: &Path, snippet: Snippet) -> Result<Nginx, String> {
     let words = [("DIR", dir.path().to_str().expect("made by us")), ("PORT", &port.to_string()), ("USER", user())];
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
     write("nginx.conf", &fill(CONFIG, &words));
+    let http = http(socket, dir.path());
+    write("webpresence-http.conf", &if matches!(snippet, Snippet::Uncached) { uncached(&http) } else { http });
     write("webpresence.conf", &snippet.text(socket, dir.path()));
     bring_params(dir.path());
     Nginx::run(dir, port)
@@ -101,11 +117,11 @@ impl Snippet<'_> {
     /// The file, changed; what else it needs is put into `dir`.
     fn text(self, socket: &Path, dir: &Path) -> String {
         match self {
-            Snippet::Public => shipped("webpresence.conf", socket),
-            Snippet::OwnPages => uncommented(&shipped("webpresence.conf", socket), 4),
+            Snippet::Public | Snippet::Uncached => shipped("webpresence.conf"),
+            Snippet::OwnPages => uncommented(&shipped("webpresence.conf"), 2),
             Snippet::Login(users) => {
                 let file = format!(" {};", login::htpasswd(dir, users).display());
-                let text = shipped("webpresence-login.conf", socket);
+                let text = for_login(socket);
                 replaced(&text, " /etc/nginx/webpresence.htpasswd;", &file, 2)
             }
         }
@@ -114,17 +130,34 @@ impl Snippet<'_> {
 
 /// The login snippet for a site that asks somebody else who has logged in.
 pub fn asking_snippet(socket: &Path) -> String {
-    let text = uncommented(&shipped("webpresence-login.conf", socket), 6);
+    let text = uncommented(&for_login(socket), 6);
     let lines: Vec<&str> = text.lines().filter(|line| !line.ends_with("# basic")).collect();
     assert_eq!(lines.len() + 6, text.lines().count(), "the lines marked basic");
     lines.join("\n")
 }
 
-/// The shipped file, with the one thing changed that everybody has to.
-pub fn shipped(name: &str, socket: &Path) -> String {
-    let text = fs::read_to_string(repository("nginx").join(name)).expect("shipped");
+/// The login snippet, with the one thing changed that everybody has to.
+fn for_login(socket: &Path) -> String {
     let pass = |address: &str| format!("fastcgi_pass unix:{address};");
+    let text = shipped("webpresence-login.conf");
     replaced(&text, &pass("/run/webpresence/webpresence.sock"), &pass(&socket.display().to_string()), 2)
+}
+
+/// The file for the level of `http`, with this socket, and the cache in `dir`.
+pub fn http(socket: &Path, dir: &Path) -> String {
+    let text = shipped("webpresence-http.conf");
+    let text = replaced(&text, "unix:/run/webpresence/webpresence.sock;", &format!("unix:{};", socket.display()), 1);
+    replaced(&text, "/var/cache/nginx-webpresence ", &format!("{}/cache ", dir.display()), 1)
+}
+
+/// The same with the cache turned off, as it says itself.
+pub fn uncached(text: &str) -> String {
+    replaced(text, "    default webpresence;", "    default off;", 1)
+}
+
+/// A file as it is shipped.
+pub fn shipped(name: &str) -> String {
+    fs::read_to_string(repository("nginx").join(name)).expect("shipped")
 }
 
 fn replaced(text: &str, from: &str, to: &str, times: usize) -> String {
