@@ -25,6 +25,7 @@ mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod rosters;
+mod sites;
 mod sockets;
 mod stand;
 mod strangers;

@@ -235,8 +235,18 @@ fn two_sites_of_apache_have_two_configurations() {
         let target = format!("http://{host}{STATUS}?jid=a@elsewhere.test&type=text");
         open.send(Request::get(&target)).text()
     };
+    // Whoever asks the second address for the first site by its name gets the second's answer, and leaves none behind.
+    let Open::Apache { apache, .. } = &open else { unreachable!("it is") };
+    let misled = |host: &str| {
+        let request = Request::get(&format!("http://{host}{STATUS}?jid=a@elsewhere.test&type=text"));
+        request.send_to(apache::SECOND, apache.port).text()
+    };
     for _ in 0..3 {
+        for host in ["localhost", "second.test", "intern.example.com"] {
+            assert_eq!(misled(host), "The second site\n", "{host}");
+        }
         assert_eq!([text("localhost"), text("second.test")], ["The first site\n", "The second site\n"]);
+        assert_eq!(text("intern.example.com"), "The first site\n");
     }
 }
 

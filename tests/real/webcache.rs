@@ -52,9 +52,10 @@ fn passed(open: &Open, request: impl Fn() -> Request, what: &str) -> Answer {
     second
 }
 
-/// Names of parameters tell upper case from lower case, and an address is taken as it stands: nobody gets another's
-/// answer, whoever asked before.
-fn somebody_elses_name_in_upper_case(open: &Open) {
+/// `?JID=alice&jid=mallory` is about mallory. Names of parameters tell upper case from lower case, and an address is taken
+/// as it stands: nobody gets another's answer, whoever asked before.
+fn jid_in_upper_case(door: Door) {
+    let open = &open(door);
     let rows = [
         ("?jid=away@example.test&type=text", "Lunch\n"),
         ("?JID=available@example.test&jid=away@example.test&type=text", "Lunch\n"),
@@ -242,7 +243,6 @@ fn codings(open: &Open) {
 
 fn check(door: Door) {
     let open = open(door);
-    somebody_elses_name_in_upper_case(&open);
     head_comes_first(&open);
     languages(&open);
     what_is_never_kept(&open);
@@ -250,6 +250,21 @@ fn check(door: Door) {
     logins_and_cookies(&open);
     conditions_and_ranges(&open);
     codings(&open);
+}
+
+#[test]
+fn jid_alice_in_upper_case_beside_mallory_through_nginx() {
+    jid_in_upper_case(Door::Nginx);
+}
+
+#[test]
+fn jid_alice_in_upper_case_beside_mallory_through_mod_fcgid() {
+    jid_in_upper_case(Door::Fcgid);
+}
+
+#[test]
+fn jid_alice_in_upper_case_beside_mallory_through_mod_cgid() {
+    jid_in_upper_case(Door::Cgid);
 }
 
 #[test]

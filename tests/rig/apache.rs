@@ -1,7 +1,7 @@
 //! Apache with a shipped snippet, changed as the snippet itself says; it starts the executable itself.
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -20,7 +20,8 @@ pub enum Snippet<'a> {
     OwnPages,
     /// By mod_fcgid; these users log in, each with the password of all.
     Login(&'a [&'a str]),
-    /// By mod_fcgid, and the site `second.test` has a configuration of its own.
+    /// By mod_fcgid, and the site `second.test`, which is also all that is at a second address, has a configuration of its
+    /// own.
     TwoSites(&'a Path),
 }
 
@@ -112,7 +113,10 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
         Snippet::Fcgid | Snippet::Cgid | Snippet::Uncached => {}
         Snippet::OwnPages => text = uncommented(&text, 1).replace("    Require all granted\n", ""),
         Snippet::Login(users) => drop(login::htpasswd(dir.path(), users)),
-        Snippet::TwoSites(second) => text += &two_sites(port, second),
+        Snippet::TwoSites(second) => {
+            assert!(text.contains(&format!("#     {APART}")), "what keeps two sites apart is in the snippet");
+            text += &two_sites(port, second);
+        }
     }
     let snippet = dir.path().join("webpresence.conf");
     fs::write(&snippet, text).expect("the directory is ours");
@@ -141,10 +145,22 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
     }
 }
 
-/// The line that the snippet names, in a site beside the first.
+/// Keeps what is cached of a site apart.
+const APART: &str = "CacheKeyBaseURL intern://intern.example.com\n";
+
+/// The second address of `TwoSites`.
+pub const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+/// The lines that the snippet names, in sites beside the first: one told by its name, the other by its address.
 fn two_sites(port: u16, second: &Path) -> String {
-    let site =
-        |name: &str, more: &str| format!("<VirtualHost 127.0.0.1:{port}>\nServerName {name}\n{more}</VirtualHost>\n");
-    let own = format!("FcgidInitialEnv WEBPRESENCE_CONFIG {}\n", second.display());
-    site("localhost", "") + &site("second.test", &own)
+    let site = |host: &str, name: &str, more: &str| {
+        format!("<VirtualHost {host}:{port}>\nServerName {name}\n{more}</VirtualHost>\n")
+    };
+    let own = format!("FcgidInitialEnv WEBPRESENCE_CONFIG {}\n{APART}", second.display());
+    let sites = [
+        site("127.0.0.1", "localhost", ""),
+        site("127.0.0.1", "second.test", &own),
+        site(&SECOND.to_string(), "second.test", &own),
+    ];
+    format!("Listen {SECOND}:{port}\n{}", sites.concat())
 }

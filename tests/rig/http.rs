@@ -2,7 +2,7 @@
 //! careful client would not.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 
 use super::PATIENCE;
 
@@ -38,7 +38,11 @@ impl Request {
 
     /// Sends it to a port on loopback and reads the whole answer.
     pub fn send(self, port: u16) -> Answer {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the web server listens");
+        self.send_to(Ipv4Addr::LOCALHOST, port)
+    }
+
+    pub fn send_to(self, host: Ipv4Addr, port: u16) -> Answer {
+        let mut stream = TcpStream::connect((host, port)).expect("the web server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
         let head_only = self.head.starts_with(b"HEAD ");
         let request = [&self.head[..], b"Connection: close\r\n\r\n", &self.body].concat();
@@ -75,7 +79,7 @@ impl Answer {
         Answer { status, headers, body }
     }
 
-    fn from_http(bytes: &[u8], head_only: bool) -> Answer {
+    pub fn from_http(bytes: &[u8], head_only: bool) -> Answer {
         let (first, headers, body) = split(bytes, true);
         let status = first.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status in {first:?}"));

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::http::{Answer, Request};
@@ -85,6 +86,11 @@ impl Nginx {
         self.leash.dir()
     }
 
+    /// To the master process.
+    pub fn signal(&self, signal: Signal) {
+        self.leash.signal(signal);
+    }
+
     pub fn send(&self, request: Request) -> Answer {
         request.send(self.port)
     }
@@ -153,6 +159,12 @@ pub fn http(socket: &Path, dir: &Path) -> String {
 /// The same with the cache turned off, as it says itself.
 pub fn uncached(text: &str) -> String {
     replaced(text, "    default webpresence;", "    default off;", 1)
+}
+
+/// The public snippet for another service, as it says itself.
+pub fn of_service(name: &str) -> String {
+    let set = |name: &str| format!("    set $webpresence_service {name};");
+    replaced(&shipped("webpresence.conf"), &set("webpresence"), &set(name), 1)
 }
 
 /// A file as it is shipped.
