@@ -43,7 +43,7 @@ pub async fn answer(
     now_s: u64,
     find: impl AsyncFnOnce(&Identity, Wanted, Instant) -> Found,
 ) -> Response {
-    let mut site = Site { config, icons, request, deadline: request.arrived + config.patience() };
+    let mut site = Site { config, icons, request, now_s, deadline: request.arrived + config.patience() };
     if request.method() == Some(Method::Options) {
         return Response::preflight(site.readers(None, site.strictest())).seal(request);
     }
@@ -124,6 +124,7 @@ struct Site<'a> {
     config: &'a Config,
     icons: &'a Arc<Icons>,
     request: &'a Request,
+    now_s: u64,
     deadline: Instant,
 }
 
@@ -151,7 +152,8 @@ impl Site<'_> {
         };
         let scope = self.scope(query, &response, presence.state, widest);
         if !response.has("Cache-Control") {
-            response.headers.extend(caching::headers(scope, &self.config.cache, presence.state, age, life));
+            let settings = &self.config.cache;
+            response.headers.extend(caching::headers(scope, settings, presence.state, age, life, self.now_s));
         }
         // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {

@@ -1,7 +1,10 @@
-//! How long an answer may be kept, and by whom: the Cache-Control of RFC 9111 and RFC 5861, and Age beside it. Who is
-//! in which scope is decided by `answer`.
+//! How long an answer may be kept, and by whom: the Cache-Control of RFC 9111 and RFC 5861, and what its age is counted
+//! from, Age or Date. Who is in which scope is decided by `answer`.
 
 use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::config::CacheSettings;
 use crate::presence::State;
@@ -17,14 +20,15 @@ pub enum Scope {
     Nobody,
 }
 
-/// The headers for an answer about `state` that was learnt `age` ago. A refusal may never outlive its `ttl`, so that
-/// nobody may serve it stale; no answer may outlive `life`.
+/// The headers for an answer about `state` that was learnt `age` ago and is told at `now_s`, in seconds since 1970. A
+/// refusal may never outlive its `ttl`, so that nobody may serve it stale; no answer may outlive `life`.
 pub fn headers(
     scope: Scope,
     settings: &CacheSettings,
     state: State,
     age: Duration,
     life: Duration,
+    now_s: u64,
 ) -> Vec<(&'static str, String)> {
     let private = if scope == Scope::Private { "private, " } else { "" };
     let control = match (scope, settings.ttl.checked_sub(age).map(|rest| rest.min(life))) {
@@ -43,12 +47,25 @@ pub fn headers(
             settings.stale.as_secs(),
         ),
     };
-    vec![("Cache-Control", control)]
+    let mut headers = vec![("Cache-Control", control)];
+    // COMPAT: nginx keeps an answer without counting an Age (RFC 9111, 5.1), but tells its Date again: browsers count
+    // from that, instead of keeping an old answer for another max-age.
+    headers.extend((scope == Scope::Public).then(|| date(now_s)).flatten().map(|date| ("Date", date)));
+    headers
+}
+
+/// As HTTP writes it (RFC 9110, 5.6.7).
+fn date(now_s: u64) -> Option<String> {
+    let now = Timestamp::from_second(now_s.try_into().ok()?).ok()?;
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&now).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW_S: u64 = 784_111_777;
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
     #[test]
     fn the_table_of_the_contract() {
@@ -81,12 +98,14 @@ mod tests {
         ];
         for (scope, state, age_ms, control, age) in rows {
             let mut expected = vec![("Cache-Control", control.to_owned())];
-            expected.extend(age.map(|age| ("Age", age.to_owned())));
-            let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX);
+            let date = (scope == Scope::Public && age.is_none()).then_some(("Date", DATE.to_owned()));
+            expected.extend(age.map(|age| ("Age", age.to_owned())).or(date));
+            let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX, NOW_S);
             assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
         }
         for (life, control) in [(0, "private, max-age=0"), (17, "private, max-age=17"), (18, "private, max-age=18")] {
-            let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), Duration::from_secs(life));
+            let life_left = Duration::from_secs(life);
+            let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), life_left, NOW_S);
             assert_eq!(found, [("Cache-Control", control.to_owned())], "a link that ends in {life} s");
         }
     }
