@@ -293,10 +293,8 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 /// All of an answer but the name asked for, what follows from it, and the time of day.
 fn told(user: &str, answer: &Answer) -> String {
     let named = answer.text().contains(user);
-    let headers = answer
-        .headers
-        .iter()
-        .filter(|(name, _)| !["Date", "X-Cache"].contains(&name.as_str()) && !(named && name == "ETag"));
+    let varies = |name: &str| ["Date", "X-Cache"].contains(&name) || (named && name == "ETag");
+    let headers = answer.headers.iter().filter(|(name, _)| !varies(name));
     let lines: String = headers.map(|(name, value)| format!("{name}: {value}\n")).collect();
     let body = String::from_utf8_lossy(&answer.body).replace(user, "somebody");
     let body =

@@ -23,8 +23,8 @@ pub enum Door {
 pub enum Open {
     Get(Webpresence),
     Cgi(Webpresence),
-    Nginx { nginx: Nginx, serve: Serve, _installed: Webpresence },
-    Apache { apache: Apache, _installed: Webpresence },
+    Nginx { nginx: Nginx, serve: Serve, installed: Webpresence },
+    Apache { apache: Apache, installed: Webpresence },
 }
 
 impl Door {
@@ -41,7 +41,7 @@ impl Door {
 
 pub fn nginx(snippet: nginx::Snippet, installed: Webpresence) -> Open {
     let serve = installed.serve();
-    Open::Nginx { nginx: Nginx::with(&serve.socket, snippet), serve, _installed: installed }
+    Open::Nginx { nginx: Nginx::with(&serve.socket, snippet), serve, installed }
 }
 
 pub fn apache(snippet: Snippet, installed: Webpresence) -> Open {
@@ -50,7 +50,7 @@ pub fn apache(snippet: Snippet, installed: Webpresence) -> Open {
     if let Some(user) = web_user() {
         installed.hand_over(user);
     }
-    Open::Apache { apache: Apache::start(snippet, &executable, &installed.config), _installed: installed }
+    Open::Apache { apache: Apache::start(snippet, &executable, &installed.config), installed }
 }
 
 impl Open {

@@ -408,3 +408,42 @@ fn nginx_without_webpresence() {
         }
     });
 }
+
+/// The same behind Apache: nothing is told beyond its time, whatever the rest of the server does while something is
+/// broken.
+#[test]
+fn apache_without_webpresence() {
+    let (_server, _users, installed) = passing("", "ttl = 3\nrefresh = 1\nstale = 60\n");
+    let open = Door::Cgid.open(installed);
+    let ask = |user: &str| open.send(Request::get(&format!("{SHORT}?jid={user}@{DOMAIN}&type=text")));
+    assert_eq!([ask("here").text(), ask("aloof").text()], ["Away\n", "Forbidden\n"]);
+    let told = Instant::now();
+    let Open::Apache { installed, .. } = &open else { unreachable!("it is") };
+    installed.configure("[broken]\n");
+    for (user, text) in [("here", "Away\n"), ("aloof", "Forbidden\n")] {
+        eventually("no answer", || {
+            let answer = ask(user);
+            assert!(answer.status == 500 || answer.text() == text, "{answer:?}");
+            (answer.status == 500).then_some(())
+        });
+        assert!(told.elapsed() < Duration::from_secs(3) + SLACK, "{user}: after {:?}", told.elapsed());
+    }
+}
+
+/// The connections that nginx keeps end with the process; nobody notices.
+#[test]
+fn webpresence_starts_again_behind_nginx() {
+    let Open::Nginx { nginx, serve, installed } = open(Door::Nginx) else { unreachable!("it is") };
+    let post = || nginx.send(Request::post(SHORT, FORM, "jid=away@example.test&type=text")).text();
+    let burst = |times: usize| {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..times).for_each(|_| assert_eq!(post(), "Lunch\n")));
+            }
+        });
+    };
+    burst(5);
+    drop(serve);
+    let _serve = installed.serve();
+    burst(20);
+}
