@@ -397,8 +397,9 @@ fn milliseconds(line: &str) -> Duration {
 
 /// The elements of one write. None of ours holds another of these names.
 fn elements(said: &str) -> impl Iterator<Item = &str> {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "<stream:stream ",
+        "<presence/>",
         "<presence>",
         "<presence ",
         "<message ",

@@ -272,6 +272,8 @@ impl Task {
             let until = until.unwrap_or(now + LATER);
             let room = !ending && self.waiting.len() < QUESTIONS;
             tokio::select! {
+                // What was told already is to be in the next answer.
+                biased;
                 received = talk.receive() => received.inspect_err(|_| self.ended(opened))?,
                 errand = self.inbox.recv(), if room => self.arrived(errand),
                 caller = next(&mut house.relay), if room => self.called(caller, house),
