@@ -34,7 +34,7 @@ pub struct Watch {
 struct Person {
     clients: Vec<Resource>,
     /// What the server said of him when it was asked, and nobody was there.
-    absence: Option<(Presence, Why)>,
+    absence: Option<Box<(Presence, Why)>>,
     /// Until when that, and what it has told since, is taken for all there is to know.
     believed: Option<Instant>,
 }
@@ -81,7 +81,8 @@ impl Watch {
         let clients = answer.resources.clone();
         let absence = clients.is_empty().then(|| (answer.presence.clone(), answer.why));
         // Who hides may leave without a word about it.
-        let absence = absence.filter(|(presence, why)| presence.since.is_some() || *why == Why::SaidOffline);
+        let absence =
+            absence.filter(|(presence, why)| presence.since.is_some() || *why == Why::SaidOffline).map(Box::new);
         let believed = match changes {
             Changes::Told => Some(now + BELIEF),
             Changes::ToldUnlessBlocked => Some(now + SHORT_BELIEF),
@@ -172,7 +173,7 @@ impl Watch {
 impl Person {
     fn answer(&self, rule: Rule) -> Option<Answer> {
         let present = Presence::best(&self.clients, rule).map(|presence| (presence, Why::Present));
-        let (presence, why) = present.or_else(|| self.absence.clone())?;
+        let (presence, why) = present.or_else(|| self.absence.as_deref().cloned())?;
         Some(Answer { presence, why, resources: self.clients.clone(), viewers: None, settled: true })
     }
 }

@@ -1,6 +1,7 @@
 //! How much of what visitors ask reaches the XMPP server, counted on the way there: many people at once, one person by
 //! everybody at once, and the same people again and again.
 
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,4 +144,31 @@ fn prosody_is_asked_about_many_in_one_session() {
 #[test]
 fn ejabberd_is_asked_about_many_in_one_session() {
     many_people(Kind::Ejabberd);
+}
+
+/// As many questions as a process may have open are open: one more is told so at once, and when to come again.
+#[test]
+fn more_than_there_is_room_for() {
+    let world = visit(Kind::Prosody);
+    let stand = Stand::new(&world.server, Identity::Component(next_number()), "", "");
+    stand.installed.configure(&format!("{}[limits]\nlookups = 3\n", stand.installed.configuration()));
+    let daemon = stand.serve();
+    stand.tap.hold(true);
+    let (answered, answers) = mpsc::channel();
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let (answered, socket) = (answered.clone(), &daemon.socket);
+            scope.spawn(move || {
+                let answer = Connection::open(socket).ask(&format!("jid=crowded{number}@{DOMAIN}&type=text"));
+                answered.send(answer).expect("somebody listens");
+            });
+        }
+        let crowded = answers.recv().expect("an answer");
+        assert_eq!((crowded.status, crowded.text().as_str()), (503, "Unknown\n"));
+        assert_eq!(crowded.header("Retry-After"), Some("1"), "{crowded:?}");
+        stand.tap.hold(false);
+        for _ in 0..3 {
+            assert_eq!(answers.recv().expect("an answer").text(), "Forbidden\n");
+        }
+    });
 }

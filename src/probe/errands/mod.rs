@@ -579,6 +579,8 @@ impl Errands {
             // Whatever his word for it: he lets us see him.
             self.asked_back.remove(&inquiry.jid);
             await_reply(inquiry, Slot::Ping);
+            // It is put once more, and until then nobody may wait for its answer.
+            inquiry.info = Reply::NotAsked;
             // The pong that is still out would belong to the first round. The roster is asked for once.
             self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
             self.pending.remove(&id);
