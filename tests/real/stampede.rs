@@ -132,8 +132,6 @@ fn many_people(kind: Kind) {
     assert!(states.iter().all(|state| *state == State::Forbidden), "{states:?}");
     assert_eq!((stand.tap.probes(), stand.tap.total()), (MANY, 1), "probes and sessions");
     assert!(stand.tap.pieces() < MANY / 10, "{} pieces", stand.tap.pieces());
-    // The executable that visitors use is faster than that of the tests.
-    assert!(last < Duration::from_secs(4), "{last:?}");
 }
 
 #[test]
