@@ -18,7 +18,7 @@ use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
 use crate::probe::choices::{Choice, Choices};
 use crate::probe::guests::Order;
-use crate::probe::prober::{Manner, Opening, Prober, before};
+use crate::probe::prober::{Lookups, Manner, Opening, Prober, before};
 use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
 use crate::strangers::ledger::Ledger;
@@ -77,6 +77,7 @@ impl Site {
         let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
         let choices = Choices::new(directory.as_deref());
         let (mut posts, mut tasks) = (Vec::new(), Vec::new());
+        let (lookups, limits) = (Lookups::new(config.limits), config.limits);
         let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
@@ -87,7 +88,8 @@ impl Site {
             let rate = Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint)));
             tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
-            let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
+            let (directory, lookups) = (directory.clone(), lookups.clone());
+            let manner = Manner { directory, linger, opening, news, lookups, limits, ..Manner::default() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             posts.push(Post { name: identity.name.clone(), prober, strangers, rate });
             tasks.push(task);

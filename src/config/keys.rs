@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::TlsLibrary;
 use Absent::{Otherwise, Required, Value};
-use Section::{Access, Cache, Images, Log, Privacy, Text, Viewers, Xmpp};
+use Section::{Access, Cache, Images, Limits, Log, Privacy, Text, Viewers, Xmpp};
 
 /// Every key there is, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -368,6 +368,22 @@ pub const KEYS: &[Key] = &[
     word("forbidden", "Forbidden", "The word for somebody whose presence is not told."),
     word("unknown", "Unknown", "The word for when the XMPP server cannot be asked."),
     row(
+        Limits,
+        "lookups",
+        Kind::Number { min: 1, max: 65_536, unit: "" },
+        Value("1024"),
+        "How many questions to XMPP servers a process has open at once. More are answered unknown, or with what was known \
+         last.",
+    ),
+    row(
+        Limits,
+        "probes_per_second",
+        Kind::Number { min: 1, max: 100_000, unit: "" },
+        Value("200"),
+        "How many people a session asks its server about in a second, after five times as many at once. The rest waits \
+         its turn until it is too late. What servers tell by themselves is not asked.",
+    ),
+    row(
         Log,
         "level",
         Kind::Choice(&["error", "warn", "info", "debug", "trace", "off"]),
@@ -434,11 +450,12 @@ pub enum Section {
     Cache,
     Images,
     Text,
+    Limits,
     Log,
 }
 
 impl Section {
-    pub const ALL: [Section; 8] = [Xmpp, Access, Viewers, Privacy, Cache, Images, Text, Log];
+    pub const ALL: [Section; 9] = [Xmpp, Access, Viewers, Privacy, Cache, Images, Text, Limits, Log];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -449,6 +466,7 @@ impl Section {
             Cache => "cache",
             Images => "images",
             Text => "text",
+            Limits => "limits",
             Log => "log",
         }
     }
@@ -475,6 +493,7 @@ impl Section {
             Cache => "How old an answer may be, and where answers are kept.",
             Images => "Pictures and redirects to pictures.",
             Text => "The words for the states, for all languages; `unavailable.de` is for one.",
+            Limits => "How much XMPP servers are asked.",
             Log => "What is written down about the work.",
         }
     }

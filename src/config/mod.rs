@@ -51,6 +51,7 @@ pub struct Config {
     pub cache: CacheSettings,
     pub images: ImageSettings,
     pub words: Words,
+    pub limits: Limits,
     pub log: LogSettings,
 }
 
@@ -241,6 +242,22 @@ pub struct ImageSettings {
 pub struct Words {
     /// State, language (lower case; empty for all languages), word.
     pub overrides: Vec<(State, String, String)>,
+}
+
+/// How much XMPP servers are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Questions of one process that are open at once.
+    pub lookups: usize,
+    /// Of one session, on average.
+    pub probes_per_second: u32,
+}
+
+impl Default for Limits {
+    /// As the table of keys has it.
+    fn default() -> Limits {
+        Limits { lookups: 1024, probes_per_second: 200 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::problem::{Errors, Fault, Report};
 use super::reader::{Claim, Claimed, Reader, check};
 use super::sections::{Block, sections};
 use super::values;
-use super::{CacheSettings, Config, ImageSettings, LogSettings, Words};
+use super::{CacheSettings, Config, ImageSettings, Limits, LogSettings, Words};
 use crate::presence::State;
 
 pub(super) const TEMPORARY: &str = "is in a folder for temporary files, where anybody may write";
@@ -52,6 +52,7 @@ pub(super) fn draft(text: &str, file: &Path) -> Draft {
         cache,
         images: reader.images(&read.take(Section::Images, "")),
         words: reader.words(&read.take(Section::Text, "")),
+        limits: reader.limits(&read.take(Section::Limits, "")),
         log: reader.log(&read.take(Section::Log, "")),
     };
     Draft { config, report: reader.report, claims: reader.claims, password: read.password }
@@ -101,6 +102,15 @@ impl Reader {
             }
         }
         Words { overrides }
+    }
+
+    fn limits(&mut self, block: &Block) -> Limits {
+        let lookups = self.number_or_default(block, const { key(Section::Limits, "lookups") });
+        let probes = self.number_or_default(block, const { key(Section::Limits, "probes_per_second") });
+        Limits {
+            lookups: usize::try_from(lookups).unwrap_or(usize::MAX),
+            probes_per_second: u32::try_from(probes).unwrap_or(u32::MAX),
+        }
     }
 
     fn log(&mut self, block: &Block) -> LogSettings {

@@ -18,6 +18,9 @@ use crate::presence::Picture;
 #[serde(rename_all = "snake_case")]
 pub enum Question {
     Presence(BareJid, Roster),
+    /// That of somebody whom everybody may see, as whoever asks has it: what his server has told by itself will do. Of
+    /// all others nobody may learn from the time that they are watched.
+    Watched(BareJid),
     Consent(BareJid),
     /// Consent is given back.
     Return(BareJid),
@@ -36,7 +39,7 @@ pub enum Roster {
     Unwanted,
 }
 
-/// What the question of the same name brought.
+/// What the question of the same name brought; to those about somebody's presence, that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
@@ -86,7 +89,7 @@ impl Question {
     pub fn jid(&self) -> &BareJid {
         match self {
             Question::Presence(jid, _) | Question::Avatar(jid, _) => jid,
-            Question::Consent(jid) | Question::Return(jid) | Question::Standing(jid) => jid,
+            Question::Watched(jid) | Question::Consent(jid) | Question::Return(jid) | Question::Standing(jid) => jid,
         }
     }
 }

@@ -25,7 +25,7 @@ pub const GRACE: Duration = Duration::from_millis(200);
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An IQ of ours and what became of it.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Reply<T> {
     #[default]
     NotAsked,
@@ -39,7 +39,7 @@ impl<T> Reply<T> {
         matches!(self, Reply::Awaited)
     }
 
-    fn is_result(&self) -> bool {
+    pub fn is_result(&self) -> bool {
         matches!(self, Reply::Result(_))
     }
 
@@ -56,7 +56,7 @@ impl<T> Reply<T> {
 }
 
 /// What `jabber:iq:last` said (XEP-0012).
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Last {
     /// `None` where the server sent no number.
     seconds: Option<u64>,
@@ -95,7 +95,7 @@ pub enum Slot {
 }
 
 /// What the person's roster says.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
     /// `None` where something else came in its place.
     pub lets_us_see: Option<bool>,
@@ -119,7 +119,7 @@ pub struct Circumstances {
 }
 
 /// A question under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inquiry {
     pub jid: BareJid,
     /// Whether the answer tells who may see this person.
@@ -128,6 +128,8 @@ pub struct Inquiry {
     own_host: bool,
     /// The answer must be out by then.
     until: Instant,
+    /// It goes with another one, and nothing was written for it.
+    follows: bool,
     resources: Vec<Resource>,
     /// What came for our identity and not for this session.
     pushed: Vec<Resource>,
@@ -156,6 +158,7 @@ impl Inquiry {
             viewers,
             own_host,
             until,
+            follows: false,
             resources: Vec::new(),
             pushed: Vec::new(),
             offline: None,
@@ -175,7 +178,25 @@ impl Inquiry {
 
     /// Nothing has been heard: the same question is put anew.
     pub fn begin_again(&mut self) {
-        *self = Inquiry::new(self.jid.clone(), self.viewers, self.own_host, self.until);
+        let again = Inquiry::new(self.jid.clone(), self.viewers, self.own_host, self.until);
+        *self = Inquiry { unreadable: self.unreadable, ..again };
+    }
+
+    /// The same question, which is out for `other` already: what has come for that one has come for this one.
+    pub fn follow(&mut self, other: &Inquiry) {
+        *self = Inquiry { until: self.until, follows: true, ..other.clone() };
+    }
+
+    /// It was put for itself, and whoever asks the same may wait for its answer. Not for that of one who waits himself:
+    /// what was lost on its way would never be asked again.
+    pub fn leads(&self, other: &Inquiry) -> bool {
+        let is_out = self.info != Reply::NotAsked && !self.pending && !self.follows;
+        is_out && self.jid == other.jid && self.viewers == other.viewers
+    }
+
+    /// When its time is over.
+    pub fn until(&self) -> Instant {
+        self.until
     }
 
     /// A person has an account somewhere; everything else (component, server) is a host.
@@ -190,10 +211,14 @@ impl Inquiry {
         self.resources.push(resource);
     }
 
-    /// A presence that went to our identity as a whole. COMPAT: Prosody with XEP-0356 sends those of everybody, consent
-    /// or not; only its answers to a probe count.
+    /// A presence that went to our identity as a whole. It changes what a client has shown to this session. COMPAT:
+    /// Prosody with XEP-0356 sends those of everybody, consent or not; alone they do not count.
     pub fn pushed(&mut self, resource: Resource, now: Instant) {
         self.sign(now);
+        if let Some(known) = self.resources.iter_mut().find(|known| known.name == resource.name) {
+            *known = resource;
+            return;
+        }
         self.pushed.retain(|known| known.name != resource.name);
         self.pushed.truncate(CLIENTS - 1);
         self.pushed.push(resource);
@@ -201,13 +226,13 @@ impl Inquiry {
 
     /// The presences that count. COMPAT: with XEP-0356 ejabberd too sends us changes of people without consent. Answers
     /// to a probe go to the session that asked (measured: Prosody, ejabberd, jabberd2); anything else counts only beside
-    /// a result of XEP-0012, which proves consent, on Openfire, and for a host, which needs nobody's.
+    /// one of them, or a result of XEP-0012, which prove consent, on Openfire, and for a host, which needs nobody's.
     fn seen(&self, here: Circumstances) -> Vec<Resource> {
         let all = match here.kind {
             _ if !self.is_person() => true,
-            None | Some(ServerKind::Prosody) => false,
+            None => false,
             Some(ServerKind::Openfire) => true,
-            Some(ServerKind::Ejabberd | ServerKind::Other) => self.last.is_result(),
+            Some(ServerKind::Prosody | ServerKind::Ejabberd | ServerKind::Other) => self.shows_consent(here),
         };
         let pushed = self.pushed.iter().filter(|pushed| self.resources.iter().all(|known| known.name != pushed.name));
         self.resources.iter().chain(pushed.filter(|_| all)).cloned().collect()
@@ -334,6 +359,13 @@ impl Inquiry {
     /// True once the server itself has shown that this person lets us see him.
     pub fn proves_consent(&self) -> bool {
         self.is_person() && !self.refused && (!self.resources.is_empty() || self.last.is_result())
+    }
+
+    /// The same, where the server's kind is known. COMPAT: to those who have consent Prosody says that somebody is offline;
+    /// from the others it hides him. Without mod_lastactivity, which Debian leaves off, that is all it says.
+    pub fn shows_consent(&self, here: Circumstances) -> bool {
+        let is_told = here.kind == Some(ServerKind::Prosody) && self.offline.is_some() && !self.refused;
+        self.is_person() && is_told || self.proves_consent()
     }
 
     /// The answer, or when to judge again.

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod avatar;
 pub mod backoff;
+pub mod budget;
 pub mod certificate;
 pub mod choices;
 pub mod connect;
@@ -179,6 +180,8 @@ pub enum Failure {
     Hidden,
     /// Another process holds the session of this identity, and does not answer.
     Busy,
+    /// More is asked than may be at once.
+    Crowded,
     /// The server of the person asked about cannot be reached from ours.
     RemoteUnreachable,
     /// Rosters tell who may see this person, and his did not come in time, or there was no room for it.
@@ -229,6 +232,7 @@ impl fmt::Display for Failure {
                 f.write_str("the server shows an account its own clients only if it appears as one: visible = yes")
             }
             Failure::Busy => f.write_str("another process holds the session of this identity, and does not answer"),
+            Failure::Crowded => f.write_str("more is asked than [limits] allows"),
             Failure::RemoteUnreachable => f.write_str("the server of this address cannot be reached from ours"),
             Failure::RosterLate => f.write_str("the roster could not be read in time"),
             Failure::RosterEndless => f.write_str("a roster was longer than any may be"),

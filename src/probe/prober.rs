@@ -16,11 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 use rustix::io::Errno;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::backoff::{Backoff, Setback, Sort, Strictness};
+use super::budget::Budget;
 use super::choices::Choices;
 pub use super::errand::Unasked;
 use super::errand::{Attempt, Errand, Finding, Outcome, Question, Roster};
@@ -32,7 +33,8 @@ use super::relay::{Guest, QUESTIONS};
 use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
-use crate::config::{Identity, Visibility};
+use crate::access;
+use crate::config::{Access, Identity, Limits, Visibility};
 use crate::presence::Picture;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -53,7 +55,9 @@ const WATCH: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Prober {
     errands: mpsc::Sender<Errand>,
-    visibility: Visibility,
+    access: Arc<Access>,
+    caution: Caution,
+    lookups: Lookups,
 }
 
 /// How a prober behaves, beside what the identity says.
@@ -69,6 +73,24 @@ pub struct Manner {
     pub proof: Proof,
     /// Who is told what happens without a question, as long as this process holds the session.
     pub news: Option<mpsc::UnboundedSender<Event>>,
+    pub lookups: Lookups,
+    pub limits: Limits,
+}
+
+/// Room for the questions of one process, whichever identities they are for.
+#[derive(Clone, Debug)]
+pub struct Lookups(Arc<Semaphore>);
+
+impl Lookups {
+    pub fn new(limits: Limits) -> Lookups {
+        Lookups(Arc::new(Semaphore::new(limits.lookups)))
+    }
+}
+
+impl Default for Lookups {
+    fn default() -> Lookups {
+        Lookups::new(Limits::default())
+    }
 }
 
 /// When a session is opened.
@@ -110,10 +132,11 @@ impl Manner {
 
 impl Prober {
     pub fn spawn(identity: Identity, manner: Manner) -> (Prober, JoinHandle<()>) {
-        let (errands, inbox) = mpsc::channel(QUESTIONS);
+        let (errands, inbox) = mpsc::channel(manner.limits.lookups.max(1));
         let place = manner.directory.as_deref().map(|directory| Place::new(directory, &identity.jid));
         let us = Fingerprint::of(&identity);
-        let visibility = identity.access.visibility;
+        let (access, caution) = (Arc::new(identity.access.clone()), manner.caution);
+        let (lookups, budget) = (manner.lookups.clone(), Budget::new(manner.limits.probes_per_second));
         let strictness = if identity.is_component() { Strictness::Component } else { Strictness::Account };
         let task = Task {
             pending: Pending::new(manner.directory.as_deref()),
@@ -127,19 +150,20 @@ impl Prober {
             is_wanted: true,
             facts: Facts::default(),
             backoff: Backoff::new(strictness),
+            budget,
+            written: None,
             waiting: HashMap::new(),
             counter: 0,
             due: Instant::now(),
             answered: 0,
             logged_in: false,
         };
-        (Prober { errands, visibility }, tokio::spawn(task.run()))
+        (Prober { errands, access, caution, lookups }, tokio::spawn(task.run()))
     }
 
     /// Asks for the presence of `jid`, and who may see him where that matters; the answer is there by `deadline`.
     pub async fn ask(&self, jid: BareJid, deadline: Instant) -> Result<Answer, Unasked> {
-        let roster = self.roster(&jid);
-        match self.put(Question::Presence(jid, roster), deadline).await? {
+        match self.put(self.about_presence(jid), deadline).await? {
             Finding::Presence(answer) => Ok(answer),
             _ => Err(Unasked::now(Failure::Busy)),
         }
@@ -182,13 +206,25 @@ impl Prober {
         }
     }
 
+    /// Who is looked up although he is not shown is looked up like anybody else, and a person at a terminal wants to see the
+    /// server answer.
+    fn about_presence(&self, jid: BareJid) -> Question {
+        let is_shown = !access::needs_asker(&self.access, &jid) && !access::is_excluded(&self.access, &jid);
+        if is_shown && self.caution == Caution::Web {
+            return Question::Watched(jid);
+        }
+        let roster = self.roster(&jid);
+        Question::Presence(jid, roster)
+    }
+
     /// A host has no roster.
     fn roster(&self, jid: &BareJid) -> Roster {
-        let is_wanted = self.visibility == Visibility::Subscribers && jid.node().is_some();
+        let is_wanted = self.access.visibility == Visibility::Subscribers && jid.node().is_some();
         if is_wanted { Roster::Wanted } else { Roster::Unwanted }
     }
 
     async fn put(&self, question: Question, deadline: Instant) -> Outcome {
+        let Ok(_room) = self.lookups.0.try_acquire() else { return Err(Unasked::now(Failure::Crowded)) };
         let (reply, answer) = oneshot::channel();
         if self.errands.try_send(Errand::new(question, deadline, Some(reply))).is_err() {
             return Err(Unasked::now(Failure::Silent));
@@ -213,6 +249,9 @@ struct Task {
     is_wanted: bool,
     facts: Facts,
     backoff: Backoff,
+    budget: Budget,
+    /// When the present session last put a question.
+    written: Option<Instant>,
     waiting: HashMap<u64, Errand>,
     counter: u64,
     /// When a session that is always held is to be opened.

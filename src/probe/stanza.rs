@@ -195,6 +195,21 @@ pub enum Heard {
     Other,
 }
 
+impl Heard {
+    /// Who sent it, where it can be read.
+    pub fn from(&self) -> Option<&Jid> {
+        match self {
+            Heard::Available { from, .. } | Heard::Unavailable { from, .. } => Some(from),
+            Heard::Unsubscribed { from } | Heard::Subscribed { from } => Some(from),
+            Heard::Subscribe { from } | Heard::Unsubscribe { from } => Some(from),
+            Heard::Message { from, .. } | Heard::Privilege { from, .. } | Heard::Probe { from, .. } => Some(from),
+            Heard::PresenceError { from, .. } => Some(from),
+            Heard::Reply { from, .. } | Heard::Request { from, .. } => from.as_ref(),
+            Heard::Other => None,
+        }
+    }
+}
+
 /// A stanza error (RFC 6120, 8.3.3), as far as it makes a difference here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use webpresence::config::{
-    Access, Changes, ClientCertificate, DomainPattern, Host, JidPattern, LogSettings, LogTarget, Requester, Security,
-    ServerKind, Shown, TlsLibrary, Visibility,
+    Access, Changes, ClientCertificate, DomainPattern, Host, JidPattern, Limits, LogSettings, LogTarget, Requester,
+    Security, ServerKind, Shown, TlsLibrary, Visibility,
 };
 use webpresence::presence::{Rule, State};
 
@@ -49,6 +49,8 @@ fn nothing_but_the_identity_is_needed() {
     let cache = &config.cache;
     assert_eq!((cache.ttl, cache.refresh, cache.stale), (secs(30), secs(10), secs(300)));
     assert_eq!((cache.entries, &cache.directory), (10_000, &None));
+    assert_eq!(config.limits, Limits { lookups: 1024, probes_per_second: 200 });
+    assert_eq!(config.limits, Limits::default());
     assert_eq!((&config.images.directory, config.images.theme.as_str()), (&None, "default"));
     assert!(config.images.redirect_hosts.is_empty() && config.words.overrides.is_empty());
     assert_eq!(config.log, LogSettings { level: log::LevelFilter::Warn, target: LogTarget::Stderr });
@@ -78,6 +80,7 @@ fn every_key_arrives() {
          [cache]\nttl = 1\nrefresh = 0\nstale = 0\nentries = 10\ndirectory = /srv/wp\n\
          [images]\ndirectory = icons\ntheme = default\nredirect_hosts = WWW.example.com 192.0.2.1,[2001:DB8::1]\n\
          [text]\nunavailable = Gone\nunavailable.DE-at = Weg\ndnd = a = b; c\n\
+         [limits]\nlookups = 65536\nprobes_per_second = 1\n\
          [log]\nlevel = trace\ntarget = /var/log/wp.log\n",
     );
     let identity = &config.identities[0];
@@ -117,6 +120,7 @@ fn every_key_arrives() {
     let expected =
         [word(State::Offline, "", "Gone"), word(State::Offline, "de-at", "Weg"), word(State::Dnd, "", "a = b; c")];
     assert_eq!(config.words.overrides, expected);
+    assert_eq!(config.limits, Limits { lookups: 65_536, probes_per_second: 1 });
     let target = LogTarget::File("/var/log/wp.log".into());
     assert_eq!(config.log, LogSettings { level: log::LevelFilter::Trace, target });
 }

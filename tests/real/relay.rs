@@ -1,6 +1,7 @@
 //! Many processes, one identity, one session: whoever has it carries the questions of all, and when he is killed the
 //! others go on. What reaches the XMPP server is counted on the way there.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -27,10 +28,12 @@ use crate::rig::{eventually, http, port};
 use crate::world::{Visit, consent, next_number, patient, visit};
 
 /// On the way to an XMPP server: counts connections, and can hold back what the server says.
-struct Tap {
-    port: u16,
+pub struct Tap {
+    pub port: u16,
     seen: Arc<Seen>,
 }
+
+const PROBE: &str = "type='probe'";
 
 #[derive(Default)]
 struct Seen {
@@ -40,12 +43,14 @@ struct Seen {
     most: AtomicUsize,
     /// Probes on their way to the server.
     probes: AtomicUsize,
+    /// What came in one read.
+    pieces: AtomicUsize,
     is_held: Mutex<bool>,
     is_let_go: Condvar,
 }
 
 impl Tap {
-    fn before(target: u16) -> Tap {
+    pub fn before(target: u16) -> Tap {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let seen = Arc::new(Seen::default());
@@ -68,19 +73,24 @@ impl Tap {
         Tap { port, seen }
     }
 
-    fn total(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.seen.total.load(Ordering::SeqCst)
     }
 
-    fn most(&self) -> usize {
+    pub fn most(&self) -> usize {
         self.seen.most.load(Ordering::SeqCst)
     }
 
-    fn probes(&self) -> usize {
+    pub fn probes(&self) -> usize {
         self.seen.probes.load(Ordering::SeqCst)
     }
 
-    fn hold(&self, held: bool) {
+    /// In how many pieces everything came that was said to the server.
+    pub fn pieces(&self) -> usize {
+        self.seen.pieces.load(Ordering::SeqCst)
+    }
+
+    pub fn hold(&self, held: bool) {
         *self.seen.is_held.lock().expect("nobody panics with it") = held;
         self.seen.is_let_go.notify_all();
     }
@@ -93,9 +103,16 @@ fn carry(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
     let (to_client, from_server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
     let counts = seen.clone();
     thread::spawn(move || {
+        // A word may come in two pieces.
+        let rest = RefCell::new(Vec::new());
         copy(client, server, |said| {
-            let probes = String::from_utf8_lossy(said).matches("type='probe'").count();
+            counts.pieces.fetch_add(1, Ordering::SeqCst);
+            let mut rest = rest.borrow_mut();
+            rest.extend_from_slice(said);
+            let probes = String::from_utf8_lossy(&rest).matches(PROBE).count();
             counts.probes.fetch_add(probes, Ordering::SeqCst);
+            let whole = rest.len().saturating_sub(PROBE.len() - 1);
+            rest.drain(..whole);
         });
         counts.open.fetch_sub(1, Ordering::SeqCst);
     });
@@ -108,13 +125,13 @@ fn carry(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
 }
 
 /// One installation, several processes of it, and the tap before the server.
-struct Stand {
-    installed: Webpresence,
-    tap: Tap,
+pub struct Stand {
+    pub installed: Webpresence,
+    pub tap: Tap,
 }
 
 impl Stand {
-    fn new(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Stand {
+    pub fn new(server: &Xmpp, identity: Identity, more: &str, cache: &str) -> Stand {
         let installed = Webpresence::tuned(server, identity, more, cache);
         let there =
             if matches!(identity, Identity::Component(_)) { server.ports.component } else { server.ports.client };
@@ -133,7 +150,7 @@ impl Stand {
         path.into()
     }
 
-    fn serve(&self) -> Daemon {
+    pub fn serve(&self) -> Daemon {
         self.serve_as(None, Path::new(env!("CARGO_BIN_EXE_webpresence")))
     }
 
@@ -167,13 +184,13 @@ fn commands(pid: &str) -> String {
     String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
 }
 
-struct Daemon {
-    leash: Leash,
-    socket: PathBuf,
+pub struct Daemon {
+    pub leash: Leash,
+    pub socket: PathBuf,
 }
 
 impl Daemon {
-    fn text(&self, jid: &str) -> String {
+    pub fn text(&self, jid: &str) -> String {
         Connection::open(&self.socket).ask(&format!("jid={jid}&type=text")).text()
     }
 
@@ -185,7 +202,7 @@ impl Daemon {
 const CROWD: usize = 25;
 
 /// People with words of their own, so that no answer can be mistaken for another one's.
-fn crowd(world: &Visit, identity: Identity) -> HashMap<String, String> {
+pub fn crowd(world: &Visit, identity: Identity) -> HashMap<String, String> {
     let name = |n: usize| format!("crowd{n}");
     static MET: [OnceLock<()>; 2] = [OnceLock::new(), OnceLock::new()];
     let users: Vec<String> = (0..CROWD).map(name).collect();
@@ -276,7 +293,6 @@ fn a_killed_holder(kind: Kind) {
     thread::scope(|scope| {
         scope.spawn(|| {
             eventually("everybody has asked", || (asked.load(Ordering::SeqCst) == people.len()).then_some(()));
-            // Most of it: one read may end in the middle of a probe, which is then not counted.
             let most = people.len() * 9 / 10;
             eventually("the questions are on their way", || (tap.probes() - probed >= most).then_some(()));
             daemons[holder].leash.signal(Signal::KILL);

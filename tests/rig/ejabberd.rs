@@ -118,6 +118,10 @@ pub(super) fn register(server: &Xmpp, user: &str) {
     call(server, "register", &format!("{{\"user\":\"{user}\",\"host\":\"{DOMAIN}\",\"password\":\"{SECRET}\"}}"));
 }
 
+pub(super) fn remove(server: &Xmpp, user: &str) {
+    call(server, "unregister", &format!("{{\"user\":\"{user}\",\"host\":\"{DOMAIN}\"}}"));
+}
+
 /// By ejabberd's own HTTP API: `ejabberdctl` starts a second Erlang for each call.
 pub fn call(server: &Xmpp, command: &str, body: &str) {
     let answer = http::Request::post(&format!("/api/{command}"), "application/json", body).send(api(server));

@@ -92,7 +92,7 @@ fn plugins(release: Release, privileges: &[Privilege], dir: &Path) -> String {
 fn modules(release: Release, last_activity: LastActivity, privileges: &[Privilege]) -> String {
     let wanted = [
         (last_activity == LastActivity::On, "\"lastactivity\";"),
-        (release == Release::Newer, "\"sasl2\"; \"sasl2_bind2\"; \"sasl2_fast\";"),
+        (release == Release::Newer, "\"sasl2\"; \"sasl2_bind2\"; \"sasl2_fast\"; \"admin_shell\";"),
         (!privileges.is_empty(), "\"privilege\";"),
     ];
     wanted.iter().filter(|(wanted, _)| *wanted).map(|(_, names)| *names).collect()
@@ -129,9 +129,18 @@ fn ready(mut server: Xmpp) -> Result<Xmpp, String> {
 }
 
 pub(super) fn register(server: &Xmpp, user: &str) {
+    control(server, &["register", user, DOMAIN, SECRET]);
+}
+
+/// As the admin does it. Stable's does not tell the running server, the newer one asks it to.
+pub(super) fn remove(server: &Xmpp, user: &str) {
+    control(server, &["deluser", &format!("{user}@{DOMAIN}")]);
+}
+
+fn control(server: &Xmpp, words: &[&str]) {
     let dir = server.leash.dir();
     let mut command = Command::new(executable("prosodyctl", server.release, dir));
-    command.arg("--config").arg(dir.join("prosody.cfg.lua")).args(["register", user, DOMAIN, SECRET]);
+    command.arg("--config").arg(dir.join("prosody.cfg.lua")).args(words);
     let output = command.output().expect("prosodyctl starts");
-    assert!(output.status.success(), "prosodyctl register {user}: {output:?}");
+    assert!(output.status.success(), "prosodyctl {words:?}: {output:?}");
 }

@@ -9,6 +9,7 @@ asks to see his presence, and asks for nothing in return.
 
     {"do": "login", "jid": "a@b/c", "password": "x", "accept": true, "show": "away", "status": {"": "Lunch", "de": "Mittag"}, "priority": 5}
     {"do": "presence", "jid": "a@b/c", "show": "dnd", "status": {}, "priority": 0}
+    {"do": "presence", "jid": "a@b/c", "show": "away", "idle": 1700000000}     untouched since then (XEP-0319)
     {"do": "logout", "jid": "a@b/c", "status": {"": "See you"}}
     {"do": "vanish", "jid": "a@b/c"}                         the connection breaks without a word
     {"do": "granted", "jid": "a@b/c", "to": "who@asked"}     waits until the roster says that `to` may see `jid`
@@ -27,6 +28,7 @@ import base64
 import json
 import logging
 import sys
+from datetime import datetime, timezone
 
 # It would say on import that a faster string preparation could be installed; nobody here needs it.
 logging.getLogger("slixmpp.stringprep").setLevel(logging.ERROR)
@@ -51,6 +53,7 @@ class Person(slixmpp.ClientXMPP):
         self.register_plugin("xep_0153")
         self.register_plugin("xep_0191")
         self.register_plugin("xep_0199")
+        self.register_plugin("xep_0319")
         self.heard = asyncio.Queue()
         self.add_event_handler("message", lambda message: message["body"] and self.heard.put_nowait(message))
 
@@ -62,6 +65,8 @@ class Person(slixmpp.ClientXMPP):
         presence = self.make_presence(pshow=command.get("show"), ppriority=command.get("priority"), ptype=kind)
         for language, text in (command.get("status") or {}).items():
             presence["status|" + language if language else "status"] = text
+        if command.get("idle"):
+            presence["idle"]["since"] = datetime.fromtimestamp(command["idle"], timezone.utc)
         presence.send()
 
 

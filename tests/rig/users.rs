@@ -56,6 +56,11 @@ impl Users {
         self.tell("presence", who, shown, json!({}));
     }
 
+    /// As `show`, with a client that nobody has touched since then, in seconds since 1970.
+    pub fn show_idle(&self, who: &str, shown: Shown, since: u64) {
+        self.tell("presence", who, shown, json!({"idle": since}));
+    }
+
     pub fn logout(&self, who: &str, texts: &[(&str, &str)]) {
         self.tell("logout", who, Shown { texts, ..Shown::default() }, json!({}));
     }

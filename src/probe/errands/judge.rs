@@ -14,20 +14,28 @@ use crate::viewers::Viewers;
 impl Errands {
     /// When the next answer may be ready without anything coming in.
     pub fn next_judgement(&self, now: Instant) -> Option<Instant> {
-        let inquiries =
-            self.inquiries.values().map(|inquiry| match inquiry.verdict(self.circumstances(inquiry, now)) {
-                Ok(_) => now,
-                Err(later) => later,
-            });
+        let inquiries = self.inquiries.iter().map(|(id, inquiry)| match self.verdict(*id, inquiry, now) {
+            Ok(_) => now,
+            Err(later) => later,
+        });
         let own = self.own.values().map(|own| own.verdict(&self.clients, self.rule, now).err().unwrap_or(now));
         let echo = self.echo.as_ref().and_then(Echo::next);
         let rest = [self.requests.next(now), self.times.next(now), self.avatars.next(now), echo, self.granting_until];
-        inquiries.chain(own).chain(rest.into_iter().flatten()).min()
+        inquiries.chain(own).chain(rest.into_iter().flatten()).chain(self.spare.next(now)).min()
+    }
+
+    /// The answer to a question, or when to judge it again. One that was not put is not judged before its time is over.
+    fn verdict(&self, id: u64, inquiry: &Inquiry, now: Instant) -> Result<Result<Answer, Failure>, Instant> {
+        match self.spare.failure(id) {
+            Some(failure) if inquiry.is_overdue(now) => Ok(Err(failure)),
+            Some(_) => Err(inquiry.until()),
+            None => inquiry.verdict(self.circumstances(inquiry, now)),
+        }
     }
 
     pub fn answers(&mut self, now: Instant) -> Vec<(u64, Result<Answer, Failure>)> {
         let judged = |(id, inquiry): (&u64, &Inquiry)| {
-            let verdict = inquiry.verdict(self.circumstances(inquiry, now));
+            let verdict = self.verdict(*id, inquiry, now);
             // With the next write the account appears, and asks again.
             let again = verdict == Ok(Err(Failure::NotHeeded)) && !self.appeared;
             let answer = verdict.ok().filter(|_| !again)?;
@@ -38,6 +46,7 @@ impl Errands {
         for (id, answer) in &ready {
             let Some(inquiry) = self.inquiries.remove(id) else { continue };
             self.pending.remove(id);
+            self.spare.forget(*id);
             self.sent.retain(|_, sent| !sent.topic.forget(*id));
             // A server that has not said in time what it is will be asked again.
             let domain = domain_of(&inquiry.jid);
@@ -52,9 +61,8 @@ impl Errands {
                     self.facts.forget_consent(&inquiry.jid);
                     self.watch.end(&inquiry.jid);
                 }
-                Ok(answer) if inquiry.proves_consent() => {
-                    self.facts.learn_consent(&inquiry.jid, now);
-                    self.watch.begin(&inquiry.jid, &answer.resources);
+                Ok(answer) if inquiry.shows_consent(self.circumstances(&inquiry, now)) => {
+                    self.begin_watching(&inquiry, answer, now);
                 }
                 Err(Failure::RemoteUnreachable) => {
                     self.facts.learn_unreachable(inquiry.jid.domain().as_str(), now);
@@ -62,6 +70,7 @@ impl Errands {
                 _ => {}
             }
         }
+        ready.extend(self.spare.recalled().into_iter().map(|(id, answer)| (id, Ok(answer))));
         let verdict = |own: &Own| own.verdict(&self.clients, self.rule, now).ok();
         let own: Vec<_> = self.own.iter().filter_map(|(id, own)| Some((*id, verdict(own)?))).collect();
         for (id, answer) in own {
@@ -69,6 +78,17 @@ impl Errands {
             ready.push((id, answer));
         }
         ready
+    }
+
+    fn begin_watching(&mut self, inquiry: &Inquiry, answer: &Answer, now: Instant) {
+        if inquiry.proves_consent() {
+            self.facts.learn_consent(&inquiry.jid, now);
+        }
+        let domain = inquiry.jid.domain().as_str();
+        self.watch.begin(&inquiry.jid, answer, self.changes(domain), now);
+        if inquiry.ping.is_result() {
+            self.watch.answers(domain);
+        }
     }
 
     /// Where rosters tell who may see whom, nothing else may decide it because this one did not come. Nobody sees him who

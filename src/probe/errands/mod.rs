@@ -1,10 +1,12 @@
 //! The questions of a session: written as stanzas, matched with what comes in, judged. A batch of questions is one
 //! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
-//! Here is what goes out; `hear` takes what comes in, `judge` decides when a question is answered.
+//! Here is what goes out; `spare` sees to it that no more does than must, `hear` takes what comes in, `judge` decides when
+//! a question is answered.
 
 mod echo;
 mod hear;
 mod judge;
+mod spare;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use xmpp_parsers::minidom::Element;
 
 use echo::Echo;
 pub use hear::Address;
+use spare::Spare;
 
 use super::avatar::{self, AVATAR_BYTES, AVATAR_STANZA_LIMIT, Avatars, Part};
 use super::errand::Roster;
@@ -26,7 +29,7 @@ use super::requests::{Requests, Wish};
 use super::standing::{Standing, Times};
 use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
 use super::stream::STANZA_LIMIT;
-use super::watch::Watch;
+use super::watch::{Changes, Watch};
 use super::{Clock, Event};
 use crate::config::{DomainPattern, Identity, ServerKind, Visibility};
 use crate::presence::Rule;
@@ -85,6 +88,8 @@ enum Topic {
     Time(u64),
     /// Of a picture that is fetched.
     Picture(Part, u64),
+    /// Whether the server of people who are watched is there.
+    Knock,
 }
 
 /// All that one session has to find out.
@@ -114,6 +119,7 @@ pub struct Errands {
     contacts_awaited: bool,
     /// Put, but not written yet.
     fresh: Vec<u64>,
+    spare: Spare,
     /// About people whom we have asked for consent, and who may not be probed before they have given it.
     pending: HashSet<u64>,
     inquiries: HashMap<u64, Inquiry>,
@@ -163,6 +169,7 @@ impl Errands {
             contacts: None,
             contacts_awaited: false,
             fresh: Vec::new(),
+            spare: Spare::default(),
             pending: HashSet::new(),
             inquiries: HashMap::new(),
             own: HashMap::new(),
@@ -219,6 +226,14 @@ impl Errands {
         self.fresh.push(id);
     }
 
+    /// As `ask`, about somebody whom everybody may see: what his server has told since it was asked is as good.
+    pub fn ask_watched(&mut self, id: u64, jid: BareJid, until: Instant) {
+        self.ask(id, jid, Roster::Unwanted, until);
+        if self.inquiries.contains_key(&id) {
+            self.spare.may_recall(id);
+        }
+    }
+
     fn ask_ourselves(&mut self, id: u64, roster: Roster, until: Instant) {
         if !self.appeared && self.own.is_empty() {
             // Nobody has told what became of those that showed themselves before.
@@ -240,6 +255,8 @@ impl Errands {
     /// Makes an account visible: its contacts' presences come in.
     fn appear(&mut self, presence: &str) {
         if self.spared.is_some() && !std::mem::replace(&mut self.appeared, true) {
+            // Of changes before nothing was told.
+            self.watch.doubt_everybody();
             self.unsent.push_str(presence);
         }
     }
@@ -376,28 +393,45 @@ impl Errands {
         out.push_str(&std::mem::take(&mut self.unsent));
         self.times.sent(now);
         let fresh = self.fresh_and_reachable(now);
-        if fresh.is_empty() {
-            return;
+        let fresh = self.not_to_be_spared(fresh, now);
+        if !fresh.is_empty() {
+            self.write_batch(fresh, out, now);
         }
+        out.push_str(&std::mem::take(&mut self.unsent));
+    }
+
+    fn write_batch(&mut self, batch: Vec<u64>, out: &mut String, now: Instant) {
         let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
         let mut abroad = Vec::new();
-        for id in fresh {
-            let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
-            let domain = domain_of(&jid);
-            match self.is_pending(id, &jid) {
-                true => self.write_pending(id, &jid, out),
-                false => {
-                    self.pending.remove(&id);
-                    self.write_probe(id, &jid, out);
+        for id in &batch {
+            let Some(jid) = self.inquiries.get(id).map(|inquiry| inquiry.jid.clone()) else { continue };
+            let leader = self.leader(*id);
+            if leader.is_none() && !self.pays(*id, now) {
+                continue;
+            }
+            match leader {
+                Some(leader) if !batch.contains(&leader) => {
+                    self.follow(*id, leader);
+                    continue;
+                }
+                Some(leader) => self.follow(*id, leader),
+                None if self.is_pending(*id, &jid) => self.write_pending(*id, &jid, out),
+                None => {
+                    self.pending.remove(id);
+                    self.write_probe(*id, &jid, out);
                 }
             }
+            let domain = domain_of(&jid);
             if domain != self.home {
-                abroad.push(id);
+                abroad.push(*id);
             }
             match domains.iter_mut().find(|(known, _)| *known == domain) {
-                Some((_, ids)) => ids.push(id),
-                None => domains.push((domain, vec![id])),
+                Some((_, ids)) => ids.push(*id),
+                None => domains.push((domain, vec![*id])),
             }
+        }
+        if domains.is_empty() {
+            return;
         }
         // Whether an account's questions go out at all is up to its own server.
         if self.spared.is_some() {
@@ -545,6 +579,8 @@ impl Errands {
             // Whatever his word for it: he lets us see him.
             self.asked_back.remove(&inquiry.jid);
             await_reply(inquiry, Slot::Ping);
+            // It is put once more, and until then nobody may wait for its answer.
+            inquiry.info = Reply::NotAsked;
             // The pong that is still out would belong to the first round. The roster is asked for once.
             self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
             self.pending.remove(&id);
@@ -613,6 +649,18 @@ impl Errands {
         self.is_own(domain) || self.served.iter().any(|pattern| pattern.holds(domain))
     }
 
+    /// Whether changes come by themselves from there, to be relied on (measured: Prosody 0.12 and 13, ejabberd 23 and 24).
+    fn changes(&self, domain: &str) -> Changes {
+        let is_reliable = matches!(self.kind(self.home.as_str()), Some(ServerKind::Prosody | ServerKind::Ejabberd));
+        // Of an account that shows itself to nobody, nobody is told anything.
+        let is_told = self.spared.is_none() || self.appeared;
+        match self.kind(domain) {
+            Some(ServerKind::Prosody) if is_told && is_reliable => Changes::Told,
+            Some(ServerKind::Ejabberd) if is_told && is_reliable => Changes::ToldUnlessBlocked,
+            _ => Changes::Untold,
+        }
+    }
+
     fn is_own(&self, domain: &str) -> bool {
         let home = self.home.as_str();
         domain == home || domain.strip_suffix(home).is_some_and(|rest| rest.ends_with('.'))
@@ -628,7 +676,7 @@ impl Topic {
                 ids.is_empty() && *slot != Slot::Roster
             }
             Topic::Picture(_, other) => *other == id,
-            Topic::Version | Topic::Request(_) | Topic::Time(_) => false,
+            Topic::Version | Topic::Request(_) | Topic::Time(_) | Topic::Knock => false,
             Topic::Items(_) | Topic::OwnRoster(_) | Topic::Own(_) | Topic::Contacts => false,
         }
     }
@@ -649,7 +697,7 @@ impl Topic {
             late if late.is_late_roster() => STANZA_LIMIT,
             Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
             Topic::Slot(..) | Topic::Version | Topic::Time(_) => STANZA_LIMIT,
-            Topic::Request(_) | Topic::Items(_) | Topic::Own(_) => STANZA_LIMIT,
+            Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Knock => STANZA_LIMIT,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) const CONFLICTS: u32 = 6;
 const HASTE_PAUSE: Duration = Duration::from_millis(100);
 /// How often, at the most, what a session has taught is written down while it goes on.
 const KEEP_FACTS: Duration = Duration::from_secs(10);
+/// How long a question may wait for others to go with it, while answers are awaited anyway.
+const COMPANY: Duration = Duration::from_millis(2);
 /// When nothing else is due.
 const LATER: Duration = Duration::from_secs(3600);
 
@@ -163,7 +165,7 @@ impl Task {
     }
 
     async fn session(&mut self, house: &mut House) -> Result<(), Failure> {
-        (self.answered, self.logged_in) = (0, false);
+        (self.answered, self.logged_in, self.written) = (0, false, None);
         self.waiting.values_mut().for_each(|errand| errand.put_at = None);
         let is_in_doubt = house.is_haunted && self.others_may_get_our_answers();
         let mut session = Session::new(&self.identity, std::mem::take(&mut self.facts), nonce(), clock());
@@ -176,10 +178,12 @@ impl Task {
         if is_in_doubt {
             session.errands().doubt();
         }
+        session.errands().allow(self.budget);
         let outcome = self.hold(&mut session, house).await;
         // Also what came with the end of the stream.
         self.attend(&mut session);
         house.is_haunted = outcome != Ok(Farewell::Mutual) || session.errands().is_in_doubt();
+        self.budget = session.errands().budget().unwrap_or(self.budget);
         self.facts = session.into_facts();
         self.memory.keep_facts(&self.facts, Instant::now(), SystemTime::now());
         outcome.map(drop)
@@ -212,7 +216,10 @@ impl Task {
         let (mut idle_since, mut knocked) = (None, opened);
         loop {
             self.take_more(house);
-            self.put_fresh(talk.session);
+            let together = self.together(Instant::now());
+            if together.is_none() {
+                self.put_fresh(talk.session);
+            }
             self.attend(talk.session);
             let wait = talk.advance().await.inspect_err(|_| self.ended(opened))?;
             if talk.logged_in && !self.logged_in {
@@ -220,7 +227,8 @@ impl Task {
                 self.logged_in = true;
             }
             let (now, before) = (Instant::now(), self.answered);
-            house.has_learned |= self.deliver(talk, now)?;
+            let has_told = self.deliver(talk, now)?;
+            house.has_learned |= has_told;
             // Only now: a server that takes the login and then closes is no better than one that does not.
             if before == 0 && self.answered > 0 {
                 self.backoff.succeeded();
@@ -238,7 +246,7 @@ impl Task {
             // No new questions then: what is in hand is answered, and another session begins.
             let ending = !self.is_wanted || house.is_sought || age.is_some_and(|age| age <= now);
             let idle = self.waiting.is_empty();
-            idle_since = if idle { idle_since.or(Some(now)) } else { None };
+            idle_since = if idle { idle_since.filter(|_| !has_told).or(Some(now)) } else { None };
             let lingered = idle_since.zip(self.manner.linger).map(|(since, linger)| since + linger);
             // What is on its way to us would be lost.
             let handed_over = talk.session.errands().hands_over_until().filter(|until| now < *until);
@@ -260,10 +268,12 @@ impl Task {
             let login = (!talk.session.is_open()).then_some(talk.deadline);
             let knock = knock.filter(|_| idle && login.is_none());
             let age = age.filter(|_| !ending);
-            let until =
-                [wait, login, lingered, handed_over, knock, age].into_iter().flatten().min().unwrap_or(now + LATER);
+            let until = [wait, login, lingered, handed_over, knock, age, together].into_iter().flatten().min();
+            let until = until.unwrap_or(now + LATER);
             let room = !ending && self.waiting.len() < QUESTIONS;
             tokio::select! {
+                // What was told already is to be in the next answer.
+                biased;
                 received = talk.receive() => received.inspect_err(|_| self.ended(opened))?,
                 errand = self.inbox.recv(), if room => self.arrived(errand),
                 caller = next(&mut house.relay), if room => self.called(caller, house),
@@ -305,21 +315,44 @@ impl Task {
         }
     }
 
-    /// Puts what this session has not been asked yet.
+    /// Until when what was not put yet waits for company: behind a question that was put just now more may follow, and
+    /// nobody waits for one that goes alone.
+    fn together(&self, now: Instant) -> Option<Instant> {
+        let until = self.written.map(|written| written + COMPANY).filter(|until| now < *until)?;
+        let is_put = |errand: &Errand| errand.put_at.is_some();
+        let (mut put, mut fresh) = (false, false);
+        for errand in self.waiting.values() {
+            if is_put(errand) { put = true } else { fresh = true }
+        }
+        (put && fresh).then_some(until)
+    }
+
+    /// Puts what this session has not been asked yet, in its order.
     fn put_fresh(&mut self, session: &mut Session) {
         self.waiting.retain(|_, errand| errand.put_at.is_some() || !errand.is_forgotten());
         let (us, wall) = (&self.identity.jid, SystemTime::now());
         let (is_fresh, now) = (|errand: &&mut Errand| errand.put_at.is_none(), Instant::now());
-        if self.waiting.values_mut().any(|errand| is_fresh(&errand)) {
-            session.errands().collect(now);
+        let mut fresh: Vec<_> = self.waiting.iter_mut().filter(|(_, errand)| is_fresh(errand)).collect();
+        if fresh.is_empty() {
+            return;
         }
-        for (id, errand) in self.waiting.iter_mut().filter(|(_, errand)| is_fresh(errand)) {
-            errand.put_at = Some(Instant::now());
+        session.errands().collect(now);
+        self.written = Some(now);
+        fresh.sort_unstable_by_key(|(id, _)| **id);
+        for (id, errand) in fresh {
+            errand.put_at = Some(now);
             let until = before(errand.deadline);
             match errand.question.clone() {
                 Question::Presence(jid, roster) | Question::Avatar(jid, roster) if self.pending.is_out(us, &jid) => {
                     session.ask_pending(*id, jid, roster, until);
                 }
+                Question::Watched(jid) if self.pending.is_out(us, &jid) => {
+                    session.ask_pending(*id, jid, Roster::Unwanted, until);
+                }
+                Question::Watched(jid) if !self.choices.of(us, &jid).hides() => {
+                    session.errands().ask_watched(*id, jid, until);
+                }
+                Question::Watched(jid) => session.ask(*id, jid, Roster::Unwanted, until),
                 Question::Presence(jid, roster) | Question::Avatar(jid, roster) => {
                     session.ask(*id, jid, roster, until);
                 }
@@ -355,7 +388,7 @@ impl Task {
                 self.pending.settle(&self.identity.jid, errand.question.jid());
             }
             let finding = match errand.question {
-                Question::Presence(..) => {
+                Question::Presence(..) | Question::Watched(_) => {
                     answer.map(|answer| self.chosen(errand.question.jid(), answer)).map(Finding::Presence)
                 }
                 Question::Consent(_) | Question::Return(_) | Question::Standing(_) => {

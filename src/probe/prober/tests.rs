@@ -1,5 +1,7 @@
 //! The prober between servers and other processes that the tests play: what is put, by whom, and how often.
 
+mod spared;
+
 use std::path::Path;
 use std::sync::Mutex;
 
