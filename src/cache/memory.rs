@@ -11,7 +11,7 @@ use crate::presence::{Picture, State};
 use crate::viewers::Viewers;
 
 /// How long something is believed without a look into the store: what one process learns, all tell by then.
-const BELIEVED_MS: u64 = 1000;
+pub const BELIEVED_MS: u64 = 1000;
 /// Bytes of a roster that count as much as a person.
 const ROSTER_BYTES: usize = 1024;
 /// Bytes of all pictures that are remembered, and what each of them, or the lack of one, counts beside its own.
