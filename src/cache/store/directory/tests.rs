@@ -16,10 +16,15 @@ fn jid(name: &str) -> BareJid {
     BareJid::new(&format!("{name}@example.com")).expect("a bare JID")
 }
 
+fn settings(entries: usize) -> CacheSettings {
+    let [ttl, refresh, stale] = [30, 10, 300].map(Duration::from_secs);
+    CacheSettings { ttl, refresh, stale, entries, directory: None }
+}
+
 /// A place for processes, and one of them.
 fn place(entries: usize) -> (TempDir, Directory) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = Directory::new(directory.path(), &identity(""), entries, Level::Debug);
+    let store = Directory::new(directory.path(), &identity(""), &settings(entries), Level::Debug);
     (directory, store)
 }
 
@@ -67,7 +72,7 @@ async fn what_one_writes_all_of_the_same_configuration_read() {
     let (directory, store) = place(10);
     assert_eq!(kept(&store, "bob"), None);
     let Written::As(first) = put(&store, "bob", "away", NOW - 7, None).await else { panic!("it is kept") };
-    let of = |more: &str| Directory::new(directory.path(), &identity(more), 10, Level::Debug);
+    let of = |more: &str| Directory::new(directory.path(), &identity(more), &settings(10), Level::Debug);
     assert_eq!(kept(&of("timeout = 9\n"), "bob"), said("away", 7));
     assert_eq!(kept(&store, "carol"), None);
     for other in ["port = 99\n", "[access]\nvisibility = anyone\n"] {
@@ -222,6 +227,28 @@ async fn what_killed_processes_left_goes_after_a_minute() {
         }
         put(&store, "bob", "away", NOW, None).await;
         assert_eq!(files(directory.path()), left, "after {age_s} s");
+    }
+}
+
+/// Nobody is told what is so old; it does not lie about either.
+#[tokio::test]
+async fn what_is_of_no_use_any_more_goes() {
+    for (part, age_s, left) in
+        [(Part::Presence, 299, 10), (Part::Presence, 301, 0), (Part::Picture, 3599, 10), (Part::Picture, 3601, 0)]
+    {
+        let (directory, store) = place(1000);
+        let old: Vec<_> =
+            (0..10).map(|number| store.spot(&jid("bob"), part).bucket.join(format!("{number}"))).collect();
+        store.spot(&jid("bob"), part).make_bucket().expect("ours");
+        for path in &old {
+            let file = File::create(path).expect("ours");
+            file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).expect("ours");
+        }
+        for _ in 0..SELDOM {
+            let news = News { bytes: b"x", age: Duration::ZERO, now_ms: NOW };
+            assert!(matches!(store.write(&jid("bob"), part, news, None).await, Written::As(_)));
+        }
+        assert_eq!(files(directory.path()).len(), left + 1, "{part:?} after {age_s} s");
     }
 }
 
