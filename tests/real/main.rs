@@ -25,6 +25,7 @@ mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod rosters;
+mod shared;
 mod sites;
 mod sockets;
 mod stampede;

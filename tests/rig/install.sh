@@ -36,6 +36,9 @@ if [ "${1:-}" = test ]; then
     need chromium has chromium
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need pkg-config has pkg-config
+    # Clocks that differ, and what a process opens.
+    need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketimeMT.so.1'
+    need strace has strace
     # One of the languages that sign links in contrib.
     need php-cli has php
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
