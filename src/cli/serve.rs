@@ -227,20 +227,21 @@ impl Reloaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::response::Header;
 
     #[test]
     fn a_broken_configuration_is_an_answer_like_any_other() {
         for (method, body) in [("GET", 67), ("HEAD", 0), ("POST", 67)] {
-            let vars = [("REQUEST_METHOD".to_owned(), method.into())].into();
+            let vars = [("REQUEST_METHOD", method)].into();
             let response = broken(&Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() });
             assert_eq!((response.status, response.body.len()), (500, body), "{method}");
-            let expected = [
-                ("Content-Type", "text/plain; charset=utf-8".to_owned()),
-                ("Cache-Control", "no-store".to_owned()),
-                ("X-Content-Type-Options", "nosniff".to_owned()),
-                ("X-Robots-Tag", "noindex".to_owned()),
-                ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),
-                ("Content-Length", "67".to_owned()),
+            let expected: [Header; 6] = [
+                ("Content-Type", "text/plain; charset=utf-8".into()),
+                ("Cache-Control", "no-store".into()),
+                ("X-Content-Type-Options", "nosniff".into()),
+                ("X-Robots-Tag", "noindex".into()),
+                ("Cross-Origin-Resource-Policy", "cross-origin".into()),
+                ("Content-Length", "67".into()),
             ];
             assert_eq!(response.headers, expected, "{method}");
         }

@@ -1,8 +1,10 @@
 //! How long an answer may be kept, and by whom: the Cache-Control of RFC 9111 and RFC 5861, and Age beside it. Who is
 //! in which scope is decided by `answer`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use super::response::Header;
 use crate::config::CacheSettings;
 use crate::presence::State;
 
@@ -19,29 +21,29 @@ pub enum Scope {
 
 /// The headers for an answer about `state` that was learnt `age` ago. A refusal may never outlive its `ttl`, so that
 /// nobody may serve it stale; no answer may outlive `life`.
-pub fn headers(
-    scope: Scope,
-    settings: &CacheSettings,
-    state: State,
-    age: Duration,
-    life: Duration,
-) -> Vec<(&'static str, String)> {
+pub fn headers(scope: Scope, settings: &CacheSettings, state: State, age: Duration, life: Duration) -> Vec<Header> {
     let private = if scope == Scope::Private { "private, " } else { "" };
     let control = match (scope, settings.ttl.checked_sub(age).map(|rest| rest.min(life))) {
-        (Scope::Nobody, _) => "no-store".to_owned(),
-        (Scope::Login, _) => "private, no-cache".to_owned(),
+        (Scope::Nobody, _) => Cow::from("no-store"),
+        (Scope::Login, _) => Cow::from("private, no-cache"),
         // Caches count Age against max-age: beside anything but 0 it would be counted twice.
         (_, None) => {
-            return vec![("Cache-Control", format!("{private}max-age=0")), ("Age", age.as_secs().to_string())];
+            return vec![
+                ("Cache-Control", format!("{private}max-age=0").into()),
+                ("Age", age.as_secs().to_string().into()),
+            ];
         }
-        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()),
-        (Scope::Public, Some(rest)) if state == State::Forbidden => format!("public, max-age={}", rest.as_secs()),
+        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()).into(),
+        (Scope::Public, Some(rest)) if state == State::Forbidden => {
+            format!("public, max-age={}", rest.as_secs()).into()
+        }
         (Scope::Public, Some(rest)) => format!(
             "public, max-age={}, stale-while-revalidate={}, stale-if-error={}",
             rest.as_secs(),
             settings.refresh.as_secs(),
             settings.stale.as_secs(),
-        ),
+        )
+        .into(),
     };
     vec![("Cache-Control", control)]
 }
@@ -80,14 +82,14 @@ mod tests {
             (Scope::Nobody, away, 31_000, "no-store", None),
         ];
         for (scope, state, age_ms, control, age) in rows {
-            let mut expected = vec![("Cache-Control", control.to_owned())];
-            expected.extend(age.map(|age| ("Age", age.to_owned())));
+            let mut expected = vec![("Cache-Control", control.into())];
+            expected.extend(age.map(|age| ("Age", age.into())));
             let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX);
             assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
         }
         for (life, control) in [(0, "private, max-age=0"), (17, "private, max-age=17"), (18, "private, max-age=18")] {
             let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), Duration::from_secs(life));
-            assert_eq!(found, [("Cache-Control", control.to_owned())], "a link that ends in {life} s");
+            assert_eq!(found, [("Cache-Control", control.into())], "a link that ends in {life} s");
         }
     }
 }
