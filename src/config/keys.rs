@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::TlsLibrary;
 use Absent::{Otherwise, Required, Value};
-use Section::{Access, Cache, Images, Log, Privacy, Text, Viewers, Xmpp};
+use Section::{Access, Cache, Images, Log, Privacy, Text, Viewers, Web, Xmpp};
 
 /// Every key there is, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -345,6 +345,21 @@ pub const KEYS: &[Key] = &[
          /dev/shm.",
     ),
     row(
+        Web,
+        "workers",
+        Kind::Number { min: 1, max: 64, unit: "" },
+        Value("1"),
+        "How many threads of one process answer. One is enough for some ten thousand answers a second; more are for \
+         serve on machines with cores to spare. Read when the process starts.",
+    ),
+    row(
+        Web,
+        "connections",
+        Kind::Number { min: 1, max: 65_536, unit: "" },
+        Value("2048"),
+        "How many connections from the web server are served at once; further ones wait. Read when the process starts.",
+    ),
+    row(
         Images,
         "directory",
         Kind::Folder,
@@ -432,13 +447,14 @@ pub enum Section {
     Viewers,
     Privacy,
     Cache,
+    Web,
     Images,
     Text,
     Log,
 }
 
 impl Section {
-    pub const ALL: [Section; 8] = [Xmpp, Access, Viewers, Privacy, Cache, Images, Text, Log];
+    pub const ALL: [Section; 9] = [Xmpp, Access, Viewers, Privacy, Cache, Web, Images, Text, Log];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -447,6 +463,7 @@ impl Section {
             Viewers => "viewers",
             Privacy => "privacy",
             Cache => "cache",
+            Web => "web",
             Images => "images",
             Text => "text",
             Log => "log",
@@ -473,6 +490,7 @@ impl Section {
                  as `host.domain` or `*.domain`. `[privacy NAME]` belongs to `[xmpp NAME]`."
             }
             Cache => "How old an answer may be, and where answers are kept.",
+            Web => "How the web server is served.",
             Images => "Pictures and redirects to pictures.",
             Text => "The words for the states, for all languages; `unavailable.de` is for one.",
             Log => "What is written down about the work.",
