@@ -1,4 +1,5 @@
 # make            builds the executable: target/release/webpresence
+# make static     builds one that runs on any Linux: target/x86_64-unknown-linux-musl/release/webpresence
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
 # make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
@@ -6,10 +7,16 @@
 # make soak       asks for ten minutes with a wrong password, and counts what reaches the XMPP server
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all test demo bench-probe bench-privacy soak icons
+.PHONY: all static test demo bench-probe bench-privacy soak icons
 
 all:
 	cargo build --release --locked
+
+STATIC = x86_64-unknown-linux-musl
+static:
+	@rustc --print target-libdir --target $(STATIC) | xargs ls >/dev/null 2>&1 || { echo "missing: rustup target add $(STATIC)"; exit 1; }
+	@command -v musl-gcc >/dev/null || { echo "missing: apt-get install musl-tools"; exit 1; }
+	cargo build --release --locked --target $(STATIC)
 
 test:
 	sh tests/rig/install.sh test

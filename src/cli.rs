@@ -355,8 +355,8 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
 }
 
 /// What commands and CGI run on: one thread is enough.
-fn runtime() -> Result<Runtime, Failed> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Runs to the end of `task`, and no longer: the system's search for a name cannot be broken off, and a web server waits
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn what_cannot_be_broken_off_is_not_waited_for() {
         let (end, ended) = std::sync::mpsc::channel::<()>();
-        let runtime = runtime().unwrap_or_else(|failed| panic!("{failed}"));
+        let runtime = runtime().expect("a runtime");
         run_on(runtime, async { drop(tokio::task::spawn_blocking(move || ended.recv())) });
         drop(end);
     }

@@ -23,7 +23,12 @@ use webpresence::web::request::Request;
 use webpresence::web::response::Response;
 
 fn page(body: impl Into<Vec<u8>>) -> Response {
-    Response { status: 200, headers: vec![("Content-Type", "text/plain".to_owned())], body: body.into() }
+    Response {
+        status: 200,
+        headers: vec![("Content-Type", "text/plain".into())],
+        body: body.into().into(),
+        version: None,
+    }
 }
 
 /// Says what was asked for.

@@ -72,8 +72,7 @@ impl Installed {
 
     fn read(&self, query: &str) -> Query {
         let vars = [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)];
-        let vars = vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into();
-        let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };
+        let request = Request { vars: vars.into(), body: Vec::new(), excess: None, arrived: Instant::now() };
         let file = self.dir.path().join("webpresence.ini");
         let config = load(Some(&file), &Environment::from_process()).unwrap_or_else(|errors| panic!("{errors}"));
         Query::parse(&request, &[], &Keyring::of(&config, now_s()))

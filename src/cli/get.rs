@@ -1,6 +1,5 @@
 //! `webpresence get QUERY`: what a web server would get for a request, headers and all.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
@@ -17,8 +16,7 @@ pub fn get(config: Config, query: OsString) -> Result<(), Failed> {
     let directory = shared_directory(&config, log::Level::Warn);
     run_on(runtime()?, async {
         let vars = [("REQUEST_METHOD", b"GET".to_vec()), ("QUERY_STRING", query.into_vec())];
-        let vars: HashMap<_, _> = vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };
+        let request = Request { vars: vars.into(), body: Vec::new(), excess: None, arrived: Instant::now() };
         let (site, sessions) = Site::open(config, icons, directory, Life::Single);
         let response = site.answer(&request).await;
         let written = cgi::write_response(&response);

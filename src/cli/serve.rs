@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::num::NonZeroUsize;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use log::Level;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -27,8 +28,6 @@ use crate::site::{Life, Sessions, Site};
 use crate::web::request::Request;
 use crate::web::response::Response;
 
-/// Threads of a daemon, on a machine with that many cores.
-const MAX_WORKERS: usize = 4;
 /// How long sessions may take to close when the process ends.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -141,11 +140,12 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
     let runtime = match life {
         Life::Resident => {
             raise_descriptor_limit();
-            let workers = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_WORKERS);
-            tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?
+            workers(config.web.workers)?
         }
+        // mod_fcgid gives a process one request at a time.
         Life::Pooled | Life::Single => runtime()?,
     };
+    let limits = Limits { connections: config.web.connections, ..Limits::default() };
     run_on(runtime, async {
         let signals = Signals::listen()?;
         let (site, sessions) = Site::open(config, icons, directory, life);
@@ -157,7 +157,7 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
             async move { site.answer(&request).await }
         };
         let mut reloaded = Reloaded { file, life, open, current, sessions: vec![sessions] };
-        let serving = tokio::spawn(gateway::serve(listeners, Limits::default(), answer, stopped));
+        let serving = tokio::spawn(gateway::serve(listeners, limits, answer, stopped));
         manager.ready();
         let signalled = signals.run(stop, || {
             manager.reloading();
@@ -170,6 +170,14 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
         reloaded.close().await;
         Ok(served?)
     })
+}
+
+/// One thread hands nothing over to another, which is what answers cost most with several.
+fn workers(count: usize) -> io::Result<Runtime> {
+    match count {
+        1 => runtime(),
+        count => tokio::runtime::Builder::new_multi_thread().worker_threads(count).enable_all().build(),
+    }
 }
 
 /// Whoever reaches the socket can send REMOTE_USER with any name in it, so that no login would mean anything.
@@ -227,20 +235,21 @@ impl Reloaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::response::Header;
 
     #[test]
     fn a_broken_configuration_is_an_answer_like_any_other() {
         for (method, body) in [("GET", 67), ("HEAD", 0), ("POST", 67)] {
-            let vars = [("REQUEST_METHOD".to_owned(), method.into())].into();
+            let vars = [("REQUEST_METHOD", method)].into();
             let response = broken(&Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() });
             assert_eq!((response.status, response.body.len()), (500, body), "{method}");
-            let expected = [
-                ("Content-Type", "text/plain; charset=utf-8".to_owned()),
-                ("Cache-Control", "no-store".to_owned()),
-                ("X-Content-Type-Options", "nosniff".to_owned()),
-                ("X-Robots-Tag", "noindex".to_owned()),
-                ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),
-                ("Content-Length", "67".to_owned()),
+            let expected: [Header; 6] = [
+                ("Content-Type", "text/plain; charset=utf-8".into()),
+                ("Cache-Control", "no-store".into()),
+                ("X-Content-Type-Options", "nosniff".into()),
+                ("X-Robots-Tag", "noindex".into()),
+                ("Cross-Origin-Resource-Policy", "cross-origin".into()),
+                ("Content-Length", "67".into()),
             ];
             assert_eq!(response.headers, expected, "{method}");
         }

@@ -2,7 +2,6 @@
 //! (`--for`), until it ends. The link is read again as a request would be before it is told, so that none is given
 //! away that would not be believed.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -198,8 +197,7 @@ impl Order {
     /// Reads the link as a request would be read.
     fn try_it(&self, config: &Config, us: &Identity, now_s: u64, exp_s: u64, query: &str) -> Result<(), String> {
         let vars = [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)];
-        let vars: HashMap<_, _> = vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into();
-        let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };
+        let request = Request { vars: vars.into(), body: Vec::new(), excess: None, arrived: Instant::now() };
         let keyring = Keyring::of(config, now_s);
         let read = Query::parse(&request, &config.images.redirect_hosts, &keyring);
         let read = read.map_err(|refusal| refusal.fault.to_string())?;

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::TlsLibrary;
 use Absent::{Otherwise, Required, Value};
-use Section::{Access, Cache, Images, Limits, Log, Privacy, Text, Viewers, Xmpp};
+use Section::{Access, Cache, Images, Limits, Log, Privacy, Text, Viewers, Web, Xmpp};
 
 /// Every key there is, in the order of the reference.
 pub const KEYS: &[Key] = &[
@@ -346,6 +346,21 @@ pub const KEYS: &[Key] = &[
          /dev/shm.",
     ),
     row(
+        Web,
+        "workers",
+        Kind::Number { min: 1, max: 64, unit: "" },
+        Value("1"),
+        "How many threads of one process answer. One is enough for some ten thousand answers a second; more are for \
+         serve on machines with cores to spare. Read when the process starts.",
+    ),
+    row(
+        Web,
+        "connections",
+        Kind::Number { min: 1, max: 65_536, unit: "" },
+        Value("2048"),
+        "How many connections from the web server are served at once; further ones wait. Read when the process starts.",
+    ),
+    row(
         Images,
         "directory",
         Kind::Folder,
@@ -449,6 +464,7 @@ pub enum Section {
     Viewers,
     Privacy,
     Cache,
+    Web,
     Images,
     Text,
     Limits,
@@ -456,7 +472,7 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Section; 9] = [Xmpp, Access, Viewers, Privacy, Cache, Images, Text, Limits, Log];
+    pub const ALL: [Section; 10] = [Xmpp, Access, Viewers, Privacy, Cache, Web, Images, Text, Limits, Log];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -465,6 +481,7 @@ impl Section {
             Viewers => "viewers",
             Privacy => "privacy",
             Cache => "cache",
+            Web => "web",
             Images => "images",
             Text => "text",
             Limits => "limits",
@@ -492,6 +509,7 @@ impl Section {
                  as `host.domain` or `*.domain`. `[privacy NAME]` belongs to `[xmpp NAME]`."
             }
             Cache => "How old an answer may be, and where answers are kept.",
+            Web => "How the web server is served.",
             Images => "Pictures and redirects to pictures.",
             Text => "The words for the states, for all languages; `unavailable.de` is for one.",
             Limits => "How much XMPP servers are asked.",

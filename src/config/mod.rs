@@ -49,6 +49,7 @@ pub struct Config {
     /// The identities that ask, in the order of the file: at least one.
     pub identities: Vec<Identity>,
     pub cache: CacheSettings,
+    pub web: WebSettings,
     pub images: ImageSettings,
     pub words: Words,
     pub limits: Limits,
@@ -226,6 +227,14 @@ pub struct CacheSettings {
     pub entries: usize,
     /// Where facts and the lease live; `None`: in memory only.
     pub directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebSettings {
+    /// Threads that answer.
+    pub workers: usize,
+    /// From the web server, at once.
+    pub connections: usize,
 }
 
 #[derive(Clone, Debug)]

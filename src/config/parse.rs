@@ -11,7 +11,7 @@ use super::problem::{Errors, Fault, Report};
 use super::reader::{Claim, Claimed, Reader, check};
 use super::sections::{Block, sections};
 use super::values;
-use super::{CacheSettings, Config, ImageSettings, Limits, LogSettings, Words};
+use super::{CacheSettings, Config, ImageSettings, Limits, LogSettings, WebSettings, Words};
 use crate::presence::State;
 
 pub(super) const TEMPORARY: &str = "is in a folder for temporary files, where anybody may write";
@@ -50,6 +50,7 @@ pub(super) fn draft(text: &str, file: &Path) -> Draft {
         file: file.to_owned(),
         identities,
         cache,
+        web: reader.web(&read.take(Section::Web, "")),
         images: reader.images(&read.take(Section::Images, "")),
         words: reader.words(&read.take(Section::Text, "")),
         limits: reader.limits(&read.take(Section::Limits, "")),
@@ -74,6 +75,14 @@ impl Reader {
             stale: Duration::from_secs(self.number_or_default(block, const { key(Section::Cache, "stale") })),
             entries: usize::try_from(entries).unwrap_or(usize::MAX),
             directory,
+        }
+    }
+
+    fn web(&mut self, block: &Block) -> WebSettings {
+        let mut number = |key| usize::try_from(self.number_or_default(block, key)).unwrap_or(usize::MAX);
+        WebSettings {
+            workers: number(const { key(Section::Web, "workers") }),
+            connections: number(const { key(Section::Web, "connections") }),
         }
     }
 

@@ -2,7 +2,7 @@
 //! FastCGI sends too. Nothing here panics on a variable that is not UTF-8, and nothing is written to stderr: mini_httpd
 //! puts that into the page.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{MAX_BODY_BYTES, MAX_PARAMS_BYTES};
 use crate::web::request::{Excess, Request};
 use crate::web::response::Response;
+use crate::web::vars::Vars;
 
 /// How much of a body that is too long is read all the same, so that the web server finds somebody listening while it
 /// writes. All of them live with a program that stops reading; most log a line about it.
@@ -76,7 +77,7 @@ pub fn read_request(
     stdin: &mut impl Read,
     now: Instant,
 ) -> Request {
-    let mut request = Request { vars: HashMap::new(), body: Vec::new(), excess: None, arrived: now };
+    let mut request = Request { vars: Vars::default(), body: Vec::new(), excess: None, arrived: now };
     let mut size = 0;
     for (name, value) in environment {
         let Ok(name) = name.into_string() else { continue };
@@ -86,9 +87,9 @@ pub fn read_request(
         let value = value.into_vec();
         size += name.len() + value.len();
         if size > MAX_PARAMS_BYTES {
-            return Request { vars: HashMap::new(), excess: Some(Excess::Params), ..request };
+            return Request { vars: Vars::default(), excess: Some(Excess::Params), ..request };
         }
-        request.vars.insert(name, value);
+        request.vars.insert(name.as_bytes(), &value);
     }
     if request.var("REQUEST_METHOD") == Some(b"POST") {
         read_body(&mut request, stdin);
@@ -105,7 +106,10 @@ pub fn write_response(response: &Response) -> io::Result<()> {
 
 /// An answer as a CGI program writes it (RFC 3875, 6): `Status`, the headers, an empty line, the body.
 pub fn serialise(response: &Response) -> Vec<u8> {
-    let mut head = format!("Status: {}", response.status);
+    let lines = response.headers.iter().map(|(name, value)| name.len() + value.len() + ": \r\n".len());
+    let mut head = String::with_capacity(STATUS_LINE_BYTES + lines.sum::<usize>() + response.body.len());
+    head.push_str("Status: ");
+    head.push_str(&response.status.to_string());
     if let Some(reason) = reason(response.status) {
         head.push(' ');
         head.push_str(reason);
@@ -114,8 +118,11 @@ pub fn serialise(response: &Response) -> Vec<u8> {
     for (name, value) in &response.headers {
         head.push_str(name);
         head.push_str(": ");
-        // The last line of defence: whatever the value is made of, it cannot end its line.
-        head.extend(value.chars().filter(|c| !c.is_control()));
+        // The last line of defence: whatever a value is made of, it cannot end its line.
+        match value {
+            Cow::Borrowed(ours) => head.push_str(ours),
+            Cow::Owned(made) => head.extend(made.chars().filter(|c| !c.is_control())),
+        }
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
@@ -123,6 +130,9 @@ pub fn serialise(response: &Response) -> Vec<u8> {
     bytes.extend_from_slice(&response.body);
     bytes
 }
+
+/// More than it has, with the empty line.
+const STATUS_LINE_BYTES: usize = 48;
 
 /// RFC 9110, 15; for 429 RFC 6585. Web servers take a status without its phrase, people like to read it.
 fn reason(status: u16) -> Option<&'static str> {
@@ -177,6 +187,10 @@ fn read_chunked(request: &mut Request, stdin: &mut impl Read) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -230,15 +244,14 @@ mod tests {
             ],
             b"",
         );
-        let mut vars: Vec<_> = request.vars.into_iter().collect();
-        vars.sort();
+        let vars: BTreeMap<_, _> = request.vars.iter().collect();
         let expected: [(&str, &[u8]); 4] = [
             ("HTTP_USER_AGENT", b"\xc3\x28"),
             ("QUERY_STRING", b"jid=\xff"),
             ("REQUEST_METHOD", b"GET"),
             ("WEBPRESENCE_AUTH", b"1"),
         ];
-        assert_eq!(vars, expected.map(|(name, value)| (name.to_owned(), value.to_vec())));
+        assert_eq!(vars, expected.map(|(name, value)| (name.as_bytes(), value)).into());
         assert_eq!(request.excess, None);
     }
 
@@ -247,9 +260,9 @@ mod tests {
         let value = vec![b'v'; MAX_PARAMS_BYTES - "HTTP_X".len() + 1];
         let elsewhere = [b'v'; MAX_PARAMS_BYTES];
         let (within, _) = read(&[(b"HTTP_X", &value[1..]), (b"LS_COLORS", &elsewhere)], b"");
-        assert_eq!((within.vars.len(), within.excess), (1, None));
+        assert_eq!((within.vars.iter().count(), within.excess), (1, None));
         let (over, _) = read(&[(b"QUERY_STRING", b""), (b"HTTP_X", &value)], b"");
-        assert_eq!((over.vars.len(), over.excess), (0, Some(Excess::Params)));
+        assert_eq!((over.vars.iter().count(), over.excess), (0, Some(Excess::Params)));
     }
 
     #[test]
@@ -311,8 +324,12 @@ mod tests {
             (299, "299"),
         ];
         for (status, expected) in statuses {
-            let response =
-                Response { status, headers: vec![("Content-Length", "3".to_owned())], body: b"a\n\xff".into() };
+            let response = Response {
+                status,
+                headers: vec![("Content-Length", "3".into())],
+                body: Bytes::from_static(b"a\n\xff"),
+                version: None,
+            };
             let expected = [b"Status: ", expected.as_bytes(), b"\r\nContent-Length: 3\r\n\r\na\n\xff"].concat();
             assert_eq!(serialise(&response).escape_ascii().to_string(), expected.escape_ascii().to_string());
         }
@@ -321,7 +338,8 @@ mod tests {
     #[test]
     fn no_header_can_end_its_line() {
         let value = "a\r\nSet-Cookie: b\n\u{85}\0c".to_owned();
-        let response = Response { status: 200, headers: vec![("Location", value)], body: Vec::new() };
+        let response =
+            Response { status: 200, headers: vec![("Location", value.into())], body: Bytes::new(), version: None };
         let bytes = serialise(&response);
         assert_eq!(bytes.escape_ascii().to_string(), r"Status: 200 OK\r\nLocation: aSet-Cookie: bc\r\n\r\n");
     }

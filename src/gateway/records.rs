@@ -7,7 +7,6 @@
 //! breaks a limit is read to its end all the same, for an END_REQUEST that overtakes the rest of FCGI_STDIN makes
 //! Apache take that rest for garbage on a kept connection.
 
-use std::collections::HashMap;
 use std::mem;
 
 use tokio::time::Instant;
@@ -16,6 +15,7 @@ use self::pairs::CutOff;
 use self::wire::{EndStatus, HEADER_LEN, Header};
 use super::{MAX_BODY_BYTES, MAX_PARAMS_BYTES};
 use crate::web::request::{Excess, Request};
+use crate::web::vars::Vars;
 
 mod pairs;
 pub mod wire;
@@ -35,8 +35,8 @@ pub struct Connection {
     record: Vec<u8>,
     /// When its first byte came; meaningless while `record` is empty.
     record_since: Instant,
-    /// Requests between their BEGIN_REQUEST and their END_REQUEST.
-    active: HashMap<u16, Active>,
+    /// Requests between their BEGIN_REQUEST and their END_REQUEST: one as a rule.
+    active: Vec<Active>,
     /// The connection is to be closed once no request is under way.
     closing: bool,
     /// No request is taken any more.
@@ -78,6 +78,7 @@ pub enum Violation {
 
 #[derive(Debug)]
 struct Active {
+    id: u16,
     keep_connection: bool,
     stage: Stage,
 }
@@ -106,7 +107,7 @@ impl Connection {
             max_connections,
             record: Vec::new(),
             record_since: now,
-            active: HashMap::new(),
+            active: Vec::new(),
             closing: false,
             full: false,
             broken: false,
@@ -117,16 +118,12 @@ impl Connection {
     pub fn receive(&mut self, mut bytes: &[u8], now: Instant) -> Received {
         let mut received = Received::default();
         while !bytes.is_empty() && !self.broken {
-            if self.record.is_empty() {
-                self.record_since = now;
-            }
-            let missing = self.record_len() - self.record.len();
-            let (now_here, later) = bytes.split_at(missing.min(bytes.len()));
-            self.record.extend_from_slice(now_here);
-            bytes = later;
-            if let Err(violation) = self.advance(&mut received) {
-                self.broken = true;
-                received.events.push(Event::Broken(violation));
+            match self.take(bytes, now, &mut received) {
+                Ok(taken) => bytes = &bytes[taken..],
+                Err(violation) => {
+                    self.broken = true;
+                    received.events.push(Event::Broken(violation));
+                }
             }
         }
         received
@@ -135,7 +132,7 @@ impl Connection {
     /// The finished answer of a request as bytes to send in one write, and the request's end. None if nobody waits
     /// for it any more.
     pub fn respond(&mut self, id: u16, stdout: &[u8]) -> Option<Vec<u8>> {
-        if !matches!(self.active.get(&id)?.stage, Stage::Answering) {
+        if !matches!(self.active(id)?.stage, Stage::Answering) {
             return None;
         }
         self.end(id);
@@ -144,7 +141,7 @@ impl Connection {
 
     /// Since when something is half here: a record or a request.
     pub fn incomplete_since(&self) -> Option<Instant> {
-        let requests = self.active.values().filter_map(|active| match &active.stage {
+        let requests = self.active.iter().filter_map(|active| match &active.stage {
             Stage::Incoming(incoming) => Some(incoming.since),
             Stage::Answering => None,
         });
@@ -160,8 +157,7 @@ impl Connection {
             return received;
         }
         let is_over = |active: &Active| matches!(&active.stage, Stage::Incoming(incoming) if incoming.since <= begun);
-        let mut over: Vec<u16> = self.active.iter().filter(|entry| is_over(entry.1)).map(|entry| *entry.0).collect();
-        over.sort_unstable();
+        let over: Vec<u16> = self.active.iter().filter(|active| is_over(active)).map(|active| active.id).collect();
         for id in over {
             self.end(id);
             wire::push_end(&mut received.send, id, 1, EndStatus::RequestComplete);
@@ -193,7 +189,7 @@ impl Connection {
             Stage::Incoming(incoming) => incoming.params.capacity() + incoming.body.capacity(),
             Stage::Answering => 0,
         };
-        self.record.capacity() + self.active.values().map(of).sum::<usize>()
+        self.record.capacity() + self.active.iter().map(of).sum::<usize>()
     }
 
     /// The length of the record that is coming in, or of its header while that is all we can know.
@@ -201,13 +197,29 @@ impl Connection {
         self.record.first_chunk().map_or(HEADER_LEN, |header| Header::parse(header).record_len())
     }
 
-    /// Handles the record if it is complete.
-    fn advance(&mut self, received: &mut Received) -> Result<(), Violation> {
-        if let Some(&version) = self.record.first()
-            && version != wire::VERSION
-        {
-            return Err(Violation::Version(version));
+    /// Takes one record, or the piece of one that is here, and says how many bytes that was.
+    fn take(&mut self, bytes: &[u8], now: Instant, received: &mut Received) -> Result<usize, Violation> {
+        if self.record.is_empty() {
+            self.record_since = now;
+            if bytes[0] != wire::VERSION {
+                return Err(Violation::Version(bytes[0]));
+            }
+            // As a rule it is here as a whole, and need not be kept.
+            if let Some(header) = bytes.first_chunk().map(Header::parse)
+                && let Some(record) = bytes.get(..header.record_len())
+            {
+                self.handle(header, &record[HEADER_LEN..][..header.content_len], received)?;
+                return Ok(record.len());
+            }
         }
+        let taken = (self.record_len() - self.record.len()).min(bytes.len());
+        self.record.extend_from_slice(&bytes[..taken]);
+        self.advance(received)?;
+        Ok(taken)
+    }
+
+    /// Handles the record that was kept if it is complete now.
+    fn advance(&mut self, received: &mut Received) -> Result<(), Violation> {
         let Some(header) = self.record.first_chunk().map(Header::parse) else { return Ok(()) };
         if self.record.len() < header.record_len() {
             return Ok(());
@@ -230,7 +242,7 @@ impl Connection {
             (wire::BEGIN_REQUEST, id) => self.begin(id, content, &mut received.send)?,
             (wire::ABORT_REQUEST, id) => self.abort(id, received),
             (wire::PARAMS | wire::STDIN, id) => {
-                let Some(Active { stage: Stage::Incoming(incoming), .. }) = self.active.get_mut(&id) else {
+                let Some(Active { stage: Stage::Incoming(incoming), .. }) = self.active(id) else {
                     return Ok(());
                 };
                 match header.kind {
@@ -252,13 +264,13 @@ impl Connection {
 
     fn begin(&mut self, id: u16, content: &[u8], send: &mut Vec<u8>) -> Result<(), Violation> {
         let [role_high, role_low, flags, ..] = *content.first_chunk::<8>().ok_or(Violation::ShortBegin)?;
-        if self.active.contains_key(&id) {
+        if self.active(id).is_some() {
             return Err(Violation::SecondBegin(id));
         }
         let full = self.full || self.active.len() >= MAX_REQUESTS;
         let keep_connection = flags & wire::KEEP_CONN != 0;
         let stage = Stage::Incoming(Incoming::new(self.record_since));
-        self.active.insert(id, Active { keep_connection, stage });
+        self.active.push(Active { id, keep_connection, stage });
         if u16::from_be_bytes([role_high, role_low]) != wire::RESPONDER {
             self.end(id);
             wire::push_end(send, id, 0, EndStatus::UnknownRole);
@@ -270,7 +282,7 @@ impl Connection {
     }
 
     fn abort(&mut self, id: u16, received: &mut Received) {
-        if !self.active.contains_key(&id) {
+        if self.active(id).is_none() {
             return;
         }
         self.end(id);
@@ -280,7 +292,7 @@ impl Connection {
 
     /// Hands the request out if both of its streams have ended.
     fn hand_out(&mut self, id: u16, received: &mut Received) -> Result<(), Violation> {
-        let Some(active) = self.active.get_mut(&id) else { return Ok(()) };
+        let Some(active) = self.active(id) else { return Ok(()) };
         match mem::replace(&mut active.stage, Stage::Answering) {
             Stage::Incoming(incoming) if incoming.params_ended && incoming.body_ended => {
                 let request = incoming.into_request().map_err(|CutOff| Violation::CutOffPair(id))?;
@@ -291,9 +303,13 @@ impl Connection {
         Ok(())
     }
 
+    fn active(&mut self, id: u16) -> Option<&mut Active> {
+        self.active.iter_mut().find(|active| active.id == id)
+    }
+
     fn end(&mut self, id: u16) {
-        if let Some(active) = self.active.remove(&id) {
-            self.closing |= !active.keep_connection;
+        if let Some(place) = self.active.iter().position(|active| active.id == id) {
+            self.closing |= !self.active.remove(place).keep_connection;
         }
     }
 }
@@ -330,13 +346,11 @@ impl Incoming {
     }
 
     fn into_request(self) -> Result<Request, CutOff> {
-        let mut vars = HashMap::new();
+        let mut vars = Vars::with_capacity(self.params.len());
         for pair in pairs::pairs(&self.params) {
             let (name, value) = pair?;
-            if let Ok(name) = str::from_utf8(name)
-                && !name.is_empty()
-            {
-                vars.insert(name.to_owned(), value.to_vec());
+            if !name.is_empty() && (name.is_ascii() || str::from_utf8(name).is_ok()) {
+                vars.insert(name, value);
             }
         }
         let mut request = Request { vars, body: self.body, excess: self.excess, arrived: self.since };

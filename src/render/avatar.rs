@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use image::error::LimitErrorKind;
 use image::imageops::{crop_imm, thumbnail};
 use image::metadata::Orientation;
@@ -13,6 +14,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, RgbaImage, guess_format};
 use ring::digest::{SHA256, digest};
 use tokio::task::spawn_blocking;
 
+use super::file::File;
 use super::picture::Format;
 use super::pixels;
 use crate::presence::Picture;
@@ -37,7 +39,7 @@ pub struct Avatars {
 impl Avatars {
     /// The picture as a square file of this size; `None` where the original is none. Computes on a thread of its own, one
     /// after the other.
-    pub async fn in_turn(self: &Arc<Avatars>, original: &Picture, format: Format, side_px: u16) -> Option<Vec<u8>> {
+    pub async fn in_turn(self: &Arc<Avatars>, original: &Picture, format: Format, side_px: u16) -> Option<File> {
         let key = Key { original: digest_of(original), format, side_px };
         if let Some(made) = self.made().find(&key) {
             return made;
@@ -51,6 +53,7 @@ impl Avatars {
             let known = avatars.made().find(&key);
             known.unwrap_or_else(|| {
                 let file = redrawn(original.bytes(), format, side_px).ok();
+                let file = file.map(|file| File::from(Bytes::from(file)));
                 avatars.made().keep(key, &file);
                 file
             })
@@ -133,7 +136,7 @@ fn digest_of(original: &Picture) -> [u8; 32] {
 /// What was made, or could not be. Whoever asks for all sizes empties it again and again, and nobody else notices.
 #[derive(Debug, Default)]
 struct Made {
-    files: HashMap<Key, Option<Vec<u8>>>,
+    files: HashMap<Key, Option<File>>,
     bytes: usize,
 }
 
@@ -142,12 +145,12 @@ const MADE_MAX_BYTES: usize = 4 * 1024 * 1024;
 const OVERHEAD: usize = 256;
 
 impl Made {
-    fn find(&self, key: &Key) -> Option<Option<Vec<u8>>> {
+    fn find(&self, key: &Key) -> Option<Option<File>> {
         self.files.get(key).cloned()
     }
 
-    fn keep(&mut self, key: Key, file: &Option<Vec<u8>>) {
-        let bytes = OVERHEAD + file.as_ref().map_or(0, Vec::len);
+    fn keep(&mut self, key: Key, file: &Option<File>) {
+        let bytes = OVERHEAD + file.as_ref().map_or(0, |file| file.bytes.len());
         if bytes > MADE_MAX_BYTES || self.files.contains_key(&key) {
             return;
         }
@@ -337,12 +340,13 @@ mod tests {
     #[test]
     fn what_is_remembered_has_a_limit() {
         let key = |side_px| Key { original: [0; 32], format: Format::Png, side_px };
+        let file = |bytes: usize| File::from(Bytes::from(vec![0; bytes]));
         let mut made = Made::default();
-        made.keep(key(1), &Some(vec![0; MADE_MAX_BYTES - 2 * OVERHEAD]));
+        made.keep(key(1), &Some(file(MADE_MAX_BYTES - 2 * OVERHEAD)));
         made.keep(key(2), &None);
         made.keep(key(2), &None);
         assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
-        made.keep(key(3), &Some(vec![0; MADE_MAX_BYTES]));
+        made.keep(key(3), &Some(file(MADE_MAX_BYTES)));
         assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
         made.keep(key(3), &None);
         assert_eq!((made.files.len(), made.bytes), (1, OVERHEAD));

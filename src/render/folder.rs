@@ -155,15 +155,16 @@ mod tests {
         let (gif, svg) = (square(24, Format::Gif), b"<?xml version='1.0'?><svg/>".to_vec());
         let (_directory, loaded) = folder(&[("away.gif", &gif), ("away.svg", &svg), ("readme.txt", b"x")]);
         let icons = Icons::new(loaded.expect("all are good"));
-        assert_eq!(icons.picture(State::Away, Format::Gif, 24), gif);
-        assert_eq!(icons.picture(State::Away, Format::Svg, 24), svg);
+        assert_eq!(icons.picture(State::Away, Format::Gif, 24).bytes, gif);
+        assert_eq!(icons.picture(State::Away, Format::Svg, 24).bytes, svg);
         for (format, size_px) in [(Format::Png, 24), (Format::Png, 16), (Format::Gif, 16), (Format::WebP, 32)] {
-            let own = pixels::decode(&icons.picture(State::Away, format, size_px), format).expect("it is a picture");
+            let own =
+                pixels::decode(&icons.picture(State::Away, format, size_px).bytes, format).expect("it is a picture");
             assert_eq!((own.width(), own.get_pixel(3, 3)), (size_px.into(), &Rgba([1, 2, 3, 255])));
         }
         let builtin = Drawing::of(State::Xa);
-        assert_eq!(Some(&icons.picture(State::Xa, Format::Gif, 24)[..]), builtin.exact(Format::Gif, 24));
-        assert_eq!(icons.picture(State::Xa, Format::Svg, 24), builtin.svg(24).as_bytes());
+        assert_eq!(Some(&icons.picture(State::Xa, Format::Gif, 24).bytes[..]), builtin.exact(Format::Gif, 24));
+        assert_eq!(icons.picture(State::Xa, Format::Svg, 24).bytes, builtin.svg(24).as_bytes());
     }
 
     #[test]
@@ -171,8 +172,8 @@ mod tests {
         let (png, webp) = (square(16, Format::Png), square(16, Format::WebP));
         let (_directory, loaded) = folder(&[("dnd.png", &png), ("dnd.webp", &webp)]);
         let icons = Icons::new(loaded.expect("all are good"));
-        assert_eq!(icons.picture(State::Dnd, Format::Png, 16), png);
-        assert_eq!(icons.picture(State::Dnd, Format::WebP, 16), webp);
+        assert_eq!(icons.picture(State::Dnd, Format::Png, 16).bytes, png);
+        assert_eq!(icons.picture(State::Dnd, Format::WebP, 16).bytes, webp);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod avatar;
 pub mod builtin;
+pub mod file;
 pub mod folder;
 pub mod json;
 pub mod markup;

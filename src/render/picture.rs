@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::avatar::Avatars;
 use super::builtin::Drawing;
+use super::file::File;
 use super::folder::Folder;
 use super::pixels;
 use crate::presence::State;
@@ -56,7 +58,7 @@ impl Icons {
 
     /// As [`picture`](Icons::picture), but computes on a thread of its own and one picture after the other: the
     /// largest take a tenth of a second, and whoever asks for all sizes there are is to hold up nobody else.
-    pub async fn in_turn(self: &Arc<Icons>, state: State, format: Format, size_px: u16) -> Vec<u8> {
+    pub async fn in_turn(self: &Arc<Icons>, state: State, format: Format, size_px: u16) -> File {
         if let Some(file) = self.known(state, format, size_px) {
             return file;
         }
@@ -75,28 +77,35 @@ impl Icons {
     }
 
     /// The file for a state. What is not there in this size is computed on the caller's thread the first time.
-    pub fn picture(&self, state: State, format: Format, size_px: u16) -> Vec<u8> {
+    pub fn picture(&self, state: State, format: Format, size_px: u16) -> File {
         self.known(state, format, size_px).unwrap_or_else(|| {
-            let file = self.make(state, format, size_px);
-            self.made().keep((state, format, size_px), &file);
-            file
+            let made = File::from(Bytes::from(self.make(state, format, size_px)));
+            self.made().keep((state, format, size_px), made)
         })
     }
 
-    /// What is there or was made before.
-    fn known(&self, state: State, format: Format, size_px: u16) -> Option<Vec<u8>> {
-        self.ready(state, format, size_px).or_else(|| self.made().find((state, format, size_px)))
+    /// What was asked for before, or is there.
+    fn known(&self, state: State, format: Format, size_px: u16) -> Option<File> {
+        let key = (state, format, size_px);
+        let made = self.made().find(key);
+        made.or_else(|| {
+            let ready = File::from(self.ready(state, format, size_px)?);
+            Some(self.made().keep(key, ready))
+        })
     }
 
     /// What needs no pixel touched.
-    fn ready(&self, state: State, format: Format, size_px: u16) -> Option<Vec<u8>> {
+    fn ready(&self, state: State, format: Format, size_px: u16) -> Option<Bytes> {
         if format == Format::Svg {
-            let own = self.folder.drawing(state).map(<[u8]>::to_vec);
+            let own = self.folder.drawing(state).map(Bytes::copy_from_slice);
             return Some(own.unwrap_or_else(|| Drawing::of(state).svg(size_px).into()));
         }
         match self.folder.picture(state, format) {
-            Some(own) => (own.format == format && own.side_px == u32::from(size_px)).then(|| own.bytes.clone()),
-            None => Drawing::of(state).exact(format, size_px).map(<[u8]>::to_vec),
+            Some(own) => {
+                let fits = own.format == format && own.side_px == u32::from(size_px);
+                fits.then(|| Bytes::copy_from_slice(&own.bytes))
+            }
+            None => Drawing::of(state).exact(format, size_px).map(Bytes::from_static),
         }
     }
 
@@ -117,31 +126,32 @@ impl Icons {
 
 type Key = (State, Format, u16);
 
-/// The pictures made so far. A site shows one or two sizes; whoever asks for all of them empties the memory again and
+/// The pictures made so far, and those that needed no making, with their versions. A site shows one or two sizes; whoever asks for all of them empties the memory again and
 /// again, and nobody else notices.
 #[derive(Debug, Default)]
 struct Made {
-    files: HashMap<Key, Vec<u8>>,
+    files: HashMap<Key, File>,
     bytes: usize,
 }
 
 const MADE_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 impl Made {
-    fn find(&self, key: Key) -> Option<Vec<u8>> {
+    fn find(&self, key: Key) -> Option<File> {
         self.files.get(&key).cloned()
     }
 
-    fn keep(&mut self, key: Key, file: &[u8]) {
+    fn keep(&mut self, key: Key, file: File) -> File {
+        let len = file.bytes.len();
         // Two requests may have made the same one.
-        if file.len() > MADE_MAX_BYTES || self.files.contains_key(&key) {
-            return;
+        if len <= MADE_MAX_BYTES && !self.files.contains_key(&key) {
+            if self.bytes + len > MADE_MAX_BYTES {
+                *self = Made::default();
+            }
+            self.bytes += len;
+            self.files.insert(key, file.clone());
         }
-        if self.bytes + file.len() > MADE_MAX_BYTES {
-            *self = Made::default();
-        }
-        self.bytes += file.len();
-        self.files.insert(key, file.to_vec());
+        file
     }
 }
 
@@ -160,12 +170,12 @@ mod tests {
             for format in [Format::Png, Format::Gif, Format::WebP] {
                 for size_px in [8, 16, 17, 40] {
                     let file = icons.picture(state, format, size_px);
-                    assert_eq!(side(&file, format), (size_px.into(), size_px.into()), "{state:?} {format:?}");
+                    assert_eq!(side(&file.bytes, format), (size_px.into(), size_px.into()), "{state:?} {format:?}");
                     assert_eq!(file, icons.picture(state, format, size_px), "made and remembered are one");
                 }
             }
         }
-        assert_eq!(side(&icons.picture(State::Away, Format::Png, 1024), Format::Png), (1024, 1024));
+        assert_eq!(side(&icons.picture(State::Away, Format::Png, 1024).bytes, Format::Png), (1024, 1024));
     }
 
     #[test]
@@ -174,8 +184,7 @@ mod tests {
         for format in [Format::Png, Format::Gif, Format::Svg] {
             assert!(icons.ready(State::Away, format, 16).is_some(), "{format:?}");
         }
-        icons.picture(State::Away, Format::Png, 512);
-        assert!(icons.made().files.is_empty());
+        assert!(icons.ready(State::Away, Format::Png, 512).is_some());
     }
 
     #[tokio::test]
@@ -188,10 +197,10 @@ mod tests {
         });
         icons.in_turn(State::Away, Format::Png, 16).await;
         tokio::task::yield_now().await;
-        assert!(icons.made().files.is_empty(), "it is not its turn");
+        assert!(icons.made().find((State::Away, Format::Png, 17)).is_none(), "it is not its turn");
         drop(turn);
         let file = waits.await.expect("no panic");
-        assert_eq!(side(&file, Format::Png), (17, 17));
+        assert_eq!(side(&file.bytes, Format::Png), (17, 17));
         let _turn = icons.turn.clone().lock_owned().await;
         assert_eq!(icons.in_turn(State::Away, Format::Png, 17).await, file, "it was remembered");
     }
@@ -225,14 +234,15 @@ mod tests {
     #[test]
     fn what_is_remembered_has_a_limit() {
         let key = |size_px| (State::Away, Format::Png, size_px);
+        let file = |bytes: usize| File::from(Bytes::from(vec![0; bytes]));
         let mut made = Made::default();
-        made.keep(key(1), &vec![0; MADE_MAX_BYTES - 1]);
-        made.keep(key(2), &[0]);
-        made.keep(key(2), &[0]);
+        made.keep(key(1), file(MADE_MAX_BYTES - 1));
+        made.keep(key(2), file(1));
+        made.keep(key(2), file(1));
         assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
-        made.keep(key(3), &vec![0; MADE_MAX_BYTES + 1]);
+        made.keep(key(3), file(MADE_MAX_BYTES + 1));
         assert_eq!((made.files.len(), made.bytes), (2, MADE_MAX_BYTES));
-        made.keep(key(3), &[0]);
+        made.keep(key(3), file(1));
         assert_eq!((made.files.len(), made.bytes), (1, 1));
     }
 }

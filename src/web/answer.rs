@@ -200,7 +200,7 @@ impl Site<'_> {
         };
         match query.form.kind {
             Kind::Image => match query.redirects.target(state).filter(|_| !is_page_visit(self.request)) {
-                Some(location) => Response::new(302, text::CONTENT_TYPE, "").with("Location", location),
+                Some(location) => Response::new(302, text::CONTENT_TYPE, "").with("Location", location.to_owned()),
                 None => self.picture(status, state, &query.form).await,
             },
             Kind::Text => Response::new(status, text::CONTENT_TYPE, text::text(presence, wording)),
@@ -224,7 +224,7 @@ impl Site<'_> {
     async fn avatar(&self, status: u16, picture: &Picture, state: State, form: &Form) -> Response {
         let in_turn = self.icons.avatars.in_turn(picture, form.format, form.size_px);
         match timeout_at(self.deadline, in_turn).await {
-            Ok(Some(file)) => Response::new(status, form.format.content_type(), file),
+            Ok(Some(file)) => Response::of(file, status, form.format.content_type()),
             Ok(None) | Err(_) => self.picture(status, state, form).await,
         }
     }
@@ -236,7 +236,7 @@ impl Site<'_> {
             let file = Icons::ready_png(state, form.size_px);
             return Response::new(status, Format::Png.content_type(), file).with("Cache-Control", "no-store");
         };
-        let response = Response::new(status, form.format.content_type(), file);
+        let response = Response::of(file, status, form.format.content_type());
         if form.format == Format::Svg { response.confined() } else { response }
     }
 

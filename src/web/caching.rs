@@ -1,11 +1,13 @@
 //! How long an answer may be kept, and by whom: the Cache-Control of RFC 9111 and RFC 5861, and what its age is counted
 //! from, Age or Date. Who is in which scope is decided by `answer`.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 
+use super::response::Header;
 use crate::config::CacheSettings;
 use crate::presence::State;
 
@@ -29,28 +31,34 @@ pub fn headers(
     age: Duration,
     life: Duration,
     now_s: u64,
-) -> Vec<(&'static str, String)> {
+) -> Vec<Header> {
     let private = if scope == Scope::Private { "private, " } else { "" };
     let control = match (scope, settings.ttl.checked_sub(age).map(|rest| rest.min(life))) {
-        (Scope::Nobody, _) => "no-store".to_owned(),
-        (Scope::Login, _) => "private, no-cache".to_owned(),
+        (Scope::Nobody, _) => Cow::from("no-store"),
+        (Scope::Login, _) => Cow::from("private, no-cache"),
         // Caches count Age against max-age: beside anything but 0 it would be counted twice.
         (_, None) => {
-            return vec![("Cache-Control", format!("{private}max-age=0")), ("Age", age.as_secs().to_string())];
+            return vec![
+                ("Cache-Control", format!("{private}max-age=0").into()),
+                ("Age", age.as_secs().to_string().into()),
+            ];
         }
-        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()),
-        (Scope::Public, Some(rest)) if state == State::Forbidden => format!("public, max-age={}", rest.as_secs()),
+        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()).into(),
+        (Scope::Public, Some(rest)) if state == State::Forbidden => {
+            format!("public, max-age={}", rest.as_secs()).into()
+        }
         (Scope::Public, Some(rest)) => format!(
             "public, max-age={}, stale-while-revalidate={}, stale-if-error={}",
             rest.as_secs(),
             settings.refresh.as_secs(),
             settings.stale.as_secs(),
-        ),
+        )
+        .into(),
     };
     let mut headers = vec![("Cache-Control", control)];
     // COMPAT: nginx keeps an answer without counting an Age (RFC 9111, 5.1), but tells its Date again: browsers count
     // from that, instead of keeping an old answer for another max-age.
-    headers.extend((scope == Scope::Public).then(|| date(now_s)).flatten().map(|date| ("Date", date)));
+    headers.extend((scope == Scope::Public).then(|| date(now_s)).flatten().map(|date| ("Date", date.into())));
     headers
 }
 
@@ -97,16 +105,16 @@ mod tests {
             (Scope::Nobody, away, 31_000, "no-store", None),
         ];
         for (scope, state, age_ms, control, age) in rows {
-            let mut expected = vec![("Cache-Control", control.to_owned())];
-            let date = (scope == Scope::Public && age.is_none()).then_some(("Date", DATE.to_owned()));
-            expected.extend(age.map(|age| ("Age", age.to_owned())).or(date));
+            let mut expected: Vec<Header> = vec![("Cache-Control", control.into())];
+            let date = (scope == Scope::Public && age.is_none()).then_some(("Date", DATE.into()));
+            expected.extend(age.map(|age| ("Age", age.into())).or(date));
             let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX, NOW_S);
             assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
         }
         for (life, control) in [(0, "private, max-age=0"), (17, "private, max-age=17"), (18, "private, max-age=18")] {
             let life_left = Duration::from_secs(life);
             let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), life_left, NOW_S);
-            assert_eq!(found, [("Cache-Control", control.to_owned())], "a link that ends in {life} s");
+            assert_eq!(found, [("Cache-Control", control.into())], "a link that ends in {life} s");
         }
     }
 }

@@ -11,3 +11,4 @@ pub mod request;
 mod requester;
 pub mod response;
 pub mod signed;
+pub mod vars;

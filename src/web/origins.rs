@@ -51,8 +51,7 @@ mod tests {
     use super::*;
 
     fn request(vars: &[(&str, &str)]) -> Request {
-        let vars = vars.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        Request { vars: vars.collect(), body: vec![], excess: None, arrived: Instant::now() }
+        Request { vars: vars.iter().copied().collect(), body: vec![], excess: None, arrived: Instant::now() }
     }
 
     fn list(names: &[&str]) -> Vec<String> {

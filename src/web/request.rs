@@ -1,8 +1,6 @@
 //! What the gateway hands in, and what it asks for: a `Request` becomes a `Query`, or the `Refusal` that names the
 //! parameter and the rule. Nothing is looked up here, and nothing behind here sees an unchecked parameter.
 
-use std::collections::HashMap;
-
 use jid::BareJid;
 use tokio::time::Instant;
 
@@ -11,6 +9,7 @@ use super::params::Params;
 use super::redirect::Redirects;
 use super::refusal::{Fault, Refusal, Rule};
 use super::signed::{self, Target, Token};
+use super::vars::Vars;
 use crate::render::picture::Format;
 use crate::signature::{Keyring, Proof};
 
@@ -31,8 +30,7 @@ const SCALE_MAX: u16 = 2;
 /// One request as the web server described it, whichever door it came through.
 #[derive(Debug)]
 pub struct Request {
-    /// The CGI variables (RFC 3875, 4.1). Values are bytes: whoever sends a header chooses them.
-    pub vars: HashMap<String, Vec<u8>>,
+    pub vars: Vars,
     pub body: Vec<u8>,
     /// The gateway's limit this request broke, if any; what was over the limit is not here.
     pub excess: Option<Excess>,
@@ -64,7 +62,7 @@ pub const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 impl Request {
     /// A variable that is there and not empty.
     pub fn var(&self, name: &str) -> Option<&[u8]> {
-        self.vars.get(name).map(Vec::as_slice).filter(|value| !value.is_empty())
+        self.vars.get(name).filter(|value| !value.is_empty())
     }
 
     /// `None` is a method that is not answered.
@@ -287,12 +285,7 @@ mod tests {
 
     fn request(method: &str, query: &str, content_type: &str, body: &str) -> Request {
         let vars = [("REQUEST_METHOD", method), ("QUERY_STRING", query), ("CONTENT_TYPE", content_type)];
-        Request {
-            vars: vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into(),
-            body: body.as_bytes().to_vec(),
-            excess: None,
-            arrived: Instant::now(),
-        }
+        Request { vars: vars.into(), body: body.as_bytes().to_vec(), excess: None, arrived: Instant::now() }
     }
 
     fn parsed(request: &Request) -> Result<Query, Refusal> {
@@ -508,7 +501,7 @@ mod tests {
         assert_eq!(limited(&post), over("request body", BODY_MAX_BYTES));
 
         // As the gateway hands it in: without its variables.
-        let crowded = Request { vars: HashMap::new(), excess: Some(Excess::Params), ..request("", "", "", "") };
+        let crowded = Request { vars: Vars::default(), excess: Some(Excess::Params), ..request("", "", "", "") };
         assert_eq!(limited(&crowded), over("request header", PARAMS_MAX_BYTES));
     }
 }

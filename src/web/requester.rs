@@ -72,7 +72,6 @@ mod tests {
             ("", "Basic", "1", None),
         ] {
             let vars = [("REMOTE_USER", name), ("AUTH_TYPE", auth_type), ("WEBPRESENCE_AUTH", marked)];
-            let vars = vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
             let request = Request { vars: vars.into(), body: vec![], excess: None, arrived: Instant::now() };
             let found = login(&request, "example.com");
             assert_eq!(found.as_ref().map(|jid| jid.as_str()), expected, "{name} {auth_type} {marked}");

@@ -1,17 +1,25 @@
 //! What the gateway sends back, and the headers that go with every answer whatever it says: what browsers may do with
 //! it, which version of it this is (ETag, 304) and how long it is.
 
-use ring::digest::{SHA256, digest};
+use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use super::request::{METHODS, Method, Request};
+use crate::render::file::{File, Tag};
 
 /// A CGI answer (RFC 3875, 6). The headers are complete; the body is already empty for HEAD, 204 and 304.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    pub headers: Vec<Header>,
+    pub body: Bytes,
+    /// Which version the body is, where that is known already.
+    pub version: Option<Tag>,
 }
+
+/// Name and value.
+pub type Header = (&'static str, Cow<'static, str>);
 
 /// Whose scripts may read an answer (CORS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +33,27 @@ pub enum Readers<'a> {
 /// Where an answer may be embedded, even if no script can read it: anywhere, unless it says otherwise already.
 const EMBEDDED: &str = "Cross-Origin-Resource-Policy";
 
-/// How many bytes of the digest an ETag has.
-const ETAG_BYTES: usize = 16;
+/// As many as most answers have.
+const HEADERS: usize = 12;
 
 /// Caches are asked to tell apart what a page visit and a picture on a page get.
 pub const FETCH_VARY: &str = "Sec-Fetch-Mode, Sec-Fetch-Dest, Accept";
 
 impl Response {
-    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
-        Response { status, headers: Vec::new(), body: body.into() }.with("Content-Type", content_type)
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+        let headers = Vec::with_capacity(HEADERS);
+        Response { status, headers, body: body.into(), version: None }.with("Content-Type", content_type)
+    }
+
+    /// Of what is kept finished, its version with it.
+    pub fn of(file: File, status: u16, content_type: &'static str) -> Response {
+        Response { version: Some(file.tag), ..Response::new(status, content_type, file.bytes) }
     }
 
     /// The answer to a CORS preflight (Fetch, 3.2.2), or what OPTIONS gets where no other site may read answers.
     pub fn preflight(readers: Readers) -> Response {
-        let response = Response { status: 204, headers: Vec::new(), body: Vec::new() }.with("Allow", METHODS);
+        let response =
+            Response { status: 204, headers: Vec::new(), body: Bytes::new(), version: None }.with("Allow", METHODS);
         // Beside a login a star is no more than a star (Fetch, 3.2.5).
         let headers = match readers {
             Readers::OwnSite => return response,
@@ -52,7 +67,7 @@ impl Response {
             .with("Access-Control-Max-Age", "86400")
     }
 
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
+    pub fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Response {
         self.headers.push((name, value.into()));
         self
     }
@@ -73,9 +88,9 @@ impl Response {
         match readers {
             Readers::OwnSite => self,
             Readers::Everybody => self.with("Access-Control-Allow-Origin", "*"),
-            Readers::Origin(origin) => {
-                self.with("Access-Control-Allow-Origin", origin).with("Access-Control-Allow-Credentials", "true")
-            }
+            Readers::Origin(origin) => self
+                .with("Access-Control-Allow-Origin", origin.to_owned())
+                .with("Access-Control-Allow-Credentials", "true"),
         }
     }
 
@@ -110,19 +125,15 @@ impl Response {
 
     /// Adds the ETag; where the visitor has this version already he is told so (RFC 9110, 13.1.2 and 15.4.5).
     fn versioned(mut self, request: &Request) -> Response {
-        let tag = hex(&digest(&SHA256, &self.body).as_ref()[..ETAG_BYTES]);
-        let known = request.var("HTTP_IF_NONE_MATCH").is_some_and(|field| lists(field, &tag));
+        let tag = self.version.unwrap_or_else(|| Tag::of(&self.body));
+        let known = request.var("HTTP_IF_NONE_MATCH").is_some_and(|field| lists(field, tag.as_str()));
         if known && matches!(request.method(), Some(Method::Get | Method::Head)) {
             self.status = 304;
             self.headers.retain(|(name, _)| *name != "Content-Type");
             self.body.clear();
         }
-        self.with("ETag", format!("\"{tag}\""))
+        self.with("ETag", format!("\"{}\"", tag.as_str()))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Does an If-None-Match list this tag, compared weakly? Ours has no comma, so that a tag with one is somebody else's.
@@ -153,12 +164,7 @@ mod tests {
 
     fn request(method: &str, if_none_match: &str) -> Request {
         let vars = [("REQUEST_METHOD", method), ("HTTP_IF_NONE_MATCH", if_none_match)];
-        Request {
-            vars: vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into(),
-            body: vec![],
-            excess: None,
-            arrived: Instant::now(),
-        }
+        Request { vars: vars.into(), body: vec![], excess: None, arrived: Instant::now() }
     }
 
     fn away(request: &Request) -> Response {
@@ -180,8 +186,8 @@ mod tests {
         ("Cross-Origin-Resource-Policy", "cross-origin"),
     ];
 
-    fn headers(rows: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
-        rows.iter().map(|(name, value)| (*name, value.to_string())).collect()
+    fn headers(rows: &[(&'static str, &str)]) -> Vec<Header> {
+        rows.iter().map(|(name, value)| (*name, value.to_string().into())).collect()
     }
 
     #[test]
@@ -189,12 +195,17 @@ mod tests {
         let etag = ("ETag", format!("\"{TAG}\""));
         let etag = (etag.0, etag.1.as_str());
         let whole = [&[("Content-Type", "text/plain; charset=utf-8")], &COMMON[..], &[etag, ("Content-Length", "5")]];
-        let whole = Response { status: 200, headers: headers(&whole.concat()), body: b"Away\n".to_vec() };
+        let whole = Response { status: 200, headers: headers(&whole.concat()), body: "Away\n".into(), version: None };
         assert_eq!(away(&request("GET", "")), whole);
         assert_eq!(away(&request("POST", "*")), whole);
-        assert_eq!(away(&request("HEAD", "")), Response { body: vec![], ..whole });
+        assert_eq!(away(&request("HEAD", "")), Response { body: Bytes::new(), ..whole });
 
-        let unchanged = Response { status: 304, headers: headers(&[&COMMON[..], &[etag]].concat()), body: vec![] };
+        let unchanged = Response {
+            status: 304,
+            headers: headers(&[&COMMON[..], &[etag]].concat()),
+            body: Bytes::new(),
+            version: None,
+        };
         assert_eq!(away(&request("GET", "*")), unchanged);
         assert_eq!(away(&request("HEAD", "*")), unchanged);
     }
@@ -230,7 +241,7 @@ mod tests {
     fn only_what_was_found_has_a_version() {
         for status in [302, 400, 403, 503] {
             let response = Response::new(status, "text/plain; charset=utf-8", "x").seal(&request("GET", "*"));
-            assert_eq!((response.status, response.body.as_slice()), (status, &b"x"[..]));
+            assert_eq!((response.status, &response.body[..]), (status, &b"x"[..]));
             assert!(response.headers.iter().all(|(name, _)| *name != "ETag"));
         }
     }
@@ -247,7 +258,8 @@ mod tests {
             ("Access-Control-Max-Age", "86400"),
         ];
         for (readers, own) in [(Readers::Everybody, &shared[..]), (Readers::OwnSite, &[allow])] {
-            let expected = Response { status: 204, headers: headers(&[own, common].concat()), body: vec![] };
+            let expected =
+                Response { status: 204, headers: headers(&[own, common].concat()), body: Bytes::new(), version: None };
             assert_eq!(Response::preflight(readers).seal(&request("OPTIONS", "*")), expected);
         }
     }

@@ -132,8 +132,7 @@ mod tests {
 
     fn parse(query: &str, hosts: &[&str]) -> Result<Query, Fault> {
         let vars = [("REQUEST_METHOD", "GET"), ("QUERY_STRING", query)];
-        let vars = vars.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into();
-        let request = Request { vars, body: Vec::new(), excess: None, arrived: Instant::now() };
+        let request = Request { vars: vars.into(), body: Vec::new(), excess: None, arrived: Instant::now() };
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
         Query::parse(&request, &hosts, &Keyring::of(&config(), NOW_S)).map_err(|refusal| refusal.fault)
     }

@@ -32,7 +32,7 @@ F:2: [xmpp] jid: has a resource; allowed: a domain (component) or user@domain (a
 F:4: [xmpp] timout: unknown key, perhaps timeout; allowed: jid, password, password_file, host, port, security, tls, \
 ca_file, cert, key, verify, timeout, linger, server, resource, visible, accept_subscriptions
 F:6: [xmpp] verify: the key stands already on line 5
-F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, viewers, privacy, cache, images, text, limits, log
+F:7: [cahce]: unknown section, perhaps cache; allowed: xmpp, access, viewers, privacy, cache, web, images, text, limits, log
 F:9: [cache] ttl: is out of range; allowed: 1 to 86400 seconds";
     assert_eq!(refuse(text), expected);
     assert_eq!(refuse(&text.replace('\n', "\r\n")), expected);
@@ -73,18 +73,21 @@ fn lines_and_names_must_be_known() {
             ("[cache", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
             ("[cache] ; mine", "F:4: [xmpp]: not understood; allowed: [section], key = value, ; comment"),
             ("verify = y\res", "F:4: [xmpp]: there is a control character in this line"),
-            ("[]", "F:4: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, limits, log"),
+            (
+                "[]",
+                "F:4: unknown section; allowed: xmpp, access, viewers, privacy, cache, web, images, text, limits, log",
+            ),
             (
                 "[people]\na = b",
-                "F:4: [people]: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, limits, log",
+                "F:4: [people]: unknown section; allowed: xmpp, access, viewers, privacy, cache, web, images, text, limits, log",
             ),
             (
                 "[LOG]",
-                "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, images, text, limits, log",
+                "F:4: [LOG]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, web, images, text, limits, log",
             ),
             (
                 "[log a]",
-                "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, images, text, \
+                "F:4: [log a]: unknown section, perhaps log; allowed: xmpp, access, viewers, privacy, cache, web, images, text, \
              limits, log",
             ),
             ("[xmpp]", "F:4: [xmpp]: the section stands already on line 1"),

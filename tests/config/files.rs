@@ -259,7 +259,7 @@ tls, ca_file, cert, key, verify, timeout, linger, server, resource, visible, acc
 ~/wp.ini:5: [xmpp] ca_file: there is no such file
 ~/wp.ini:8: [xmpp b] password: everybody may read the file with this secret (mode 0644); allowed: 0600, or 0640 with \
 the group of the web server
-~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, viewers, privacy, cache, images, text, limits, log
+~/wp.ini:9: [cash]: unknown section; allowed: xmpp, access, viewers, privacy, cache, web, images, text, limits, log
 ~/wp.ini:11: [images] directory: is not a directory
 ~/wp.ini:13: [log] level: is not one of the words for it; allowed: error, warn, info, debug, trace, off";
     assert_eq!(machine.found(Some(&file)), expected);

@@ -54,8 +54,7 @@ fn parsed(text: &str) -> Config {
 /// A request by its method and query string, then as many CGI variables as it takes.
 fn request(method: &str, query: &[u8], vars: &[(&str, &[u8])]) -> Request {
     let own = [("REQUEST_METHOD", method.as_bytes()), ("QUERY_STRING", query)];
-    let vars = own.iter().chain(vars).map(|(name, value)| (name.to_string(), value.to_vec()));
-    Request { vars: vars.collect(), body: vec![], excess: None, arrived: Instant::now() }
+    Request { vars: own.iter().chain(vars).copied().collect(), body: vec![], excess: None, arrived: Instant::now() }
 }
 
 fn get(query: &str) -> Request {

@@ -117,7 +117,7 @@ proptest! {
     #[test]
     fn xml_is_well_formed_and_one_line(found in found()) {
         let body = |kind| told(&open_site(), &get(&format!("jid=a@example.com&type={kind}")), found.clone()).body;
-        let (xml, text) = (body("xml"), String::from_utf8(body("text")).expect("it is UTF-8"));
+        let (xml, text) = (body("xml"), String::from_utf8(body("text").into()).expect("it is UTF-8"));
         prop_assert_eq!(xml.iter().position(|byte| *byte == b'\n'), Some(xml.len() - 1));
         let (mut parser, mut rest, mut texts) = (Parser::new(), xml.trim_ascii_end(), Vec::new());
         while let Some(event) = parser.parse(&mut rest, true).expect("it is well-formed") {

@@ -1,6 +1,7 @@
 //! The life of `webpresence serve`: it stops without losing a request, reads its configuration again, and lets no idle
 //! connection block another.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
@@ -80,6 +81,22 @@ fn three_hundred_idle_connections_block_nobody() {
 }
 
 /// Bytes that are not text reach us through FastCGI as they are; the other variables are there all the same.
+/// One by default; with more, connections are distributed over them.
+#[test]
+fn as_many_threads_answer_as_there_are_workers() {
+    for (web, threads) in [("", 1), ("[web]\nworkers = 3\n", 4)] {
+        let nobody = "[xmpp]\njid = presence.dead.test\npassword = x\nport = 1\n";
+        let installed = Webpresence::written(Identity::Component(1), nobody, web);
+        let serve = installed.serve();
+        let mut connections = [(); 6].map(|()| Connection::open(&serve.socket));
+        for connection in &mut connections {
+            assert_eq!(connection.ask("type=text").status, 400);
+        }
+        let tasks = format!("/proc/{}/task", serve.leash.pid.as_raw_nonzero());
+        assert_eq!(fs::read_dir(tasks).expect("it runs").count(), threads, "{web}");
+    }
+}
+
 #[test]
 fn a_variable_that_is_not_text() {
     let world = visit(Kind::Prosody);

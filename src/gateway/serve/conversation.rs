@@ -2,10 +2,14 @@
 //! write. The meaning of the bytes is the record layer's.
 
 use std::collections::HashMap;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
+use tokio::io::ReadBuf;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -68,6 +72,7 @@ where
 
     /// Ok when the last answer has just been sent.
     async fn converse(&mut self, crowd: &Notify, mut stop: watch::Receiver<bool>) -> Result<(), Gone> {
+        let mut stop = pin!(stopped(&mut stop));
         let mut stopping = false;
         while !self.records.is_finished() {
             // Never one that is new: its request may be under way.
@@ -76,14 +81,18 @@ where
             let silent = (!self.served && self.records.is_idle()).then_some(self.opened);
             tokio::select! {
                 biased;
-                () = stopped(&mut stop), if !stopping => {
+                () = &mut stop, if !stopping => {
                     stopping = true;
-                    if self.records.is_idle() {
-                        // What is on its way counts as in hand.
-                        let last_chance = if self.served { KEPT_TIME } else { FIRST_TIME };
-                        let _ = timeout(last_chance, self.stream.readable()).await;
+                    // What is on its way counts as in hand.
+                    let last_chance = match (self.records.is_idle(), self.served) {
+                        (false, _) => Duration::ZERO,
+                        (true, true) => KEPT_TIME,
+                        (true, false) => FIRST_TIME,
+                    };
+                    let receive = receive(&mut self.stream, &mut self.records);
+                    if let Ok(received) = timeout(last_chance, receive).await {
+                        self.act(received?).await?;
                     }
-                    self.read().await?;
                     if self.records.is_idle() {
                         return Err(Gone);
                     }
@@ -95,10 +104,7 @@ where
                     self.served = true;
                     self.act(given_up).await?;
                 }
-                readable = self.stream.readable() => {
-                    readable.map_err(|_| Gone)?;
-                    self.read().await?;
-                }
+                received = receive(&mut self.stream, &mut self.records) => self.act(received?).await?,
                 // Opened for a request that never came.
                 _ = overdue(silent, self.limits.request_time) => return Err(Gone),
                 () = crowd.notified(), if can_make_room => return Err(Gone),
@@ -107,30 +113,14 @@ where
         Ok(())
     }
 
-    /// Takes in what is there now, if anything is.
-    async fn read(&mut self) -> Result<(), Gone> {
-        match self.receive()? {
-            Some(received) => self.act(received).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Apart from [`read`](Conversation::read) so that the buffer is not part of a waiting task.
-    fn receive(&mut self) -> Result<Option<Received>, Gone> {
-        let mut buffer = [0; READ_BYTES];
-        match self.stream.try_read(&mut buffer) {
-            Ok(0) => Err(Gone),
-            Ok(len) => Ok(Some(self.records.receive(&buffer[..len], Instant::now()))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(_) => Err(Gone),
-        }
-    }
-
     async fn act(&mut self, received: Received) -> Result<(), Gone> {
         let mut broken = false;
+        // What comes behind a request in the same breath may abort it and take its id for another.
+        let is_alone = received.events.len() == 1;
         for event in received.events {
             match event {
-                Event::Request { id, request } => self.start_answer(id, request),
+                Event::Request { id, request } if is_alone => self.answer_now(id, request).await?,
+                Event::Request { id, request } => self.start_answer(id, Box::pin((self.answer)(request))),
                 Event::Aborted { id } => self.drop_answer(id),
                 Event::Broken(violation) => {
                     log::info!("closing a connection that does not speak FastCGI properly: {violation:?}");
@@ -142,8 +132,20 @@ where
         if broken { Err(Gone) } else { Ok(()) }
     }
 
-    fn start_answer(&mut self, id: u16, request: Request) {
-        let answer = (self.answer)(request);
+    /// Most answers need nothing that is not here, and are sent from this task; all others get one of their own.
+    async fn answer_now(&mut self, id: u16, request: Request) -> Result<(), Gone> {
+        let mut answer = Box::pin((self.answer)(request));
+        let at_once = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+        match at_once {
+            Poll::Ready(response) => self.respond(id, &cgi::serialise(&response)).await,
+            Poll::Pending => {
+                self.start_answer(id, answer);
+                Ok(())
+            }
+        }
+    }
+
+    fn start_answer(&mut self, id: u16, answer: Pin<Box<F>>) {
         let task = self.answers.spawn(async move { (id, cgi::serialise(&answer.await)) });
         self.wanted.insert(id, task);
     }
@@ -167,8 +169,12 @@ where
             return Ok(());
         }
         self.wanted.remove(&id);
+        self.respond(id, &stdout).await
+    }
+
+    async fn respond(&mut self, id: u16, stdout: &[u8]) -> Result<(), Gone> {
         self.served = true;
-        match self.records.respond(id, &stdout) {
+        match self.records.respond(id, stdout) {
             Some(bytes) => self.send(&bytes).await,
             None => Ok(()),
         }
@@ -179,11 +185,34 @@ where
         if bytes.is_empty() {
             return Ok(());
         }
-        match timeout(self.limits.write_time, self.stream.write_all(bytes)).await {
+        let written = match self.stream.try_write(bytes) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Err(Gone),
+        };
+        if written == bytes.len() {
+            return Ok(());
+        }
+        match timeout(self.limits.write_time, self.stream.write_all(&bytes[written..])).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Gone),
         }
     }
+}
+
+/// Waits until something comes, and takes it in.
+async fn receive(stream: &mut Stream, records: &mut Connection) -> Result<Received, Gone> {
+    poll_fn(|context| {
+        // No part of the waiting task: an idle connection costs next to nothing. Nor is it cleared.
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        let read = ready!(stream.poll_read(context, &mut buffer));
+        Poll::Ready(match (read, buffer.filled()) {
+            (Err(_), _) | (Ok(()), []) => Err(Gone),
+            (Ok(()), bytes) => Ok(records.receive(bytes, Instant::now())),
+        })
+    })
+    .await
 }
 
 /// Waits until what began at `begun` has taken too long and says when it began; for ever if nothing has begun.

@@ -1,9 +1,12 @@
 //! An accepted connection, Unix or TCP.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -34,17 +37,19 @@ impl Stream {
         Stream::tcp(TcpStream::from_std(stream)?)
     }
 
-    pub async fn readable(&self) -> io::Result<()> {
+    /// Reads what has come. A read that does not fill the buffer is known to be the last for now: no second one asks.
+    pub fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Unix(stream) => stream.readable().await,
-            Stream::Tcp(stream) => stream.readable().await,
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 
-    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Writes as much as goes without waiting.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Unix(stream) => stream.try_read(buffer),
-            Stream::Tcp(stream) => stream.try_read(buffer),
+            Stream::Unix(stream) => stream.try_write(bytes),
+            Stream::Tcp(stream) => stream.try_write(bytes),
         }
     }
 
@@ -68,14 +73,16 @@ impl Stream {
         }
     }
 
-    async fn drain(&self) -> io::Result<()> {
-        loop {
-            self.readable().await?;
-            match self.try_read(&mut [0; 1024]) {
-                Ok(0) => return Ok(()),
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
-            }
-        }
+    async fn drain(&mut self) -> io::Result<()> {
+        let mut read = async || {
+            poll_fn(|context| {
+                let mut buffer = [0; 1024];
+                let mut buffer = ReadBuf::new(&mut buffer);
+                self.poll_read(context, &mut buffer).map_ok(|()| buffer.filled().len())
+            })
+            .await
+        };
+        while read().await? > 0 {}
+        Ok(())
     }
 }
