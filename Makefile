@@ -1,12 +1,13 @@
 # make            builds the executable: target/release/webpresence
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
+# make bench      measures speed, memory and load beside its peers and writes benches/RESULTS.md (ROUNDS=3 SECONDS=1: a look)
 # make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
 # make bench-privacy  asks for 3,000 people who may not be seen and writes benches/PRIVACY.md
 # make soak       asks for ten minutes with a wrong password, and counts what reaches the XMPP server
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all test demo bench-probe bench-privacy soak icons
+.PHONY: all test demo bench bench-probe bench-privacy soak icons
 
 all:
 	cargo build --release --locked
@@ -25,6 +26,16 @@ demo:
 	sh tests/rig/install.sh demo
 	cargo build --release --locked
 	/usr/bin/python3 contrib/demo/demo.py $(if $(CHECK),--check)
+
+# The static build is left out where Rust has no target for it; its rows say so.
+MUSL = $(shell uname -m)-unknown-linux-musl
+
+bench:
+	sh tests/rig/install.sh bench
+	cargo build --release --locked
+	rm -f target/$(MUSL)/release/webpresence
+	-cargo build --release --locked --target $(MUSL)
+	cargo bench --locked --bench speed
 
 bench-probe:
 	sh tests/rig/install.sh test
