@@ -2,12 +2,13 @@
 # make static     builds one that runs on any Linux: target/x86_64-unknown-linux-musl/release/webpresence
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
+# make bench      measures speed, memory and load beside its peers and writes benches/RESULTS.md (ROUNDS=3 SECONDS=1: a look)
 # make bench-probe  counts the round trips of a probe against real servers and writes benches/PROBE.md
 # make bench-privacy  asks for 3,000 people who may not be seen and writes benches/PRIVACY.md
 # make soak       asks for ten minutes with a wrong password, and counts what reaches the XMPP server
 # make icons      draws the pictures again from their SVG sources
 
-.PHONY: all static test demo bench-probe bench-privacy soak icons
+.PHONY: all static test demo bench bench-probe bench-privacy soak icons
 
 all:
 	cargo build --release --locked
@@ -32,6 +33,14 @@ demo:
 	sh tests/rig/install.sh demo
 	cargo build --release --locked
 	/usr/bin/python3 contrib/demo/demo.py $(if $(CHECK),--check)
+
+# Where the static build cannot be had, its rows say so.
+bench:
+	sh tests/rig/install.sh bench
+	cargo build --release --locked
+	rm -f target/$(STATIC)/release/webpresence
+	-$(MAKE) static
+	cargo bench --locked --bench speed
 
 bench-probe:
 	sh tests/rig/install.sh test

@@ -18,10 +18,15 @@ pub fn start() -> Xmpp {
 }
 
 pub fn start_with(release: Release, privileges: &[Privilege]) -> Xmpp {
-    port::retrying("ejabberd", || try_start(release, privileges))
+    start_edited(release, privileges, &|config| config)
 }
 
-fn try_start(release: Release, privileges: &[Privilege]) -> Result<Xmpp, String> {
+/// With its configuration file as `edit` leaves it.
+pub fn start_edited(release: Release, privileges: &[Privilege], edit: &dyn Fn(String) -> String) -> Xmpp {
+    port::retrying("ejabberd", || try_start(release, privileges, edit))
+}
+
+fn try_start(release: Release, privileges: &[Privilege], edit: &dyn Fn(String) -> String) -> Result<Xmpp, String> {
     let dir = directory("ejabberd");
     let certificate = certificate::make(dir.path(), DOMAIN);
     let [client, client_tls, component, api, node] = port::free();
@@ -40,7 +45,7 @@ fn try_start(release: Release, privileges: &[Privilege]) -> Result<Xmpp, String>
         ],
     );
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
-    write("ejabberd.yml", &config);
+    write("ejabberd.yml", &edit(config));
     // No name outside this machine exists, and no resolver is asked.
     write("inetrc", "{lookup,[file]}.\n{host,{127,0,0,1},[\"localhost\"]}.\n");
     write("ejabberdctl.cfg", &format!("ERL_DIST_PORT={node}\nINET_DIST_INTERFACE=127.0.0.1\n"));
@@ -109,7 +114,8 @@ fn ready(mut server: Xmpp) -> Result<Xmpp, String> {
     if up == Some(true) { Ok(server) } else { Err(server.leash.log()) }
 }
 
-fn api(server: &Xmpp) -> u16 {
+/// The port of its HTTP.
+pub fn api(server: &Xmpp) -> u16 {
     let text = fs::read_to_string(server.leash.dir().join("api")).expect("written at the start");
     text.parse().expect("a port")
 }

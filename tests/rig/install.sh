@@ -2,7 +2,7 @@
 # Installs, with apt, what the demo or the tests need and this machine lacks; says so first, and says nothing where
 # nothing is missing. For the tests, unpack.sh beside it gets newer servers too, which are not installed.
 #
-#     tests/rig/install.sh demo|test
+#     tests/rig/install.sh demo|test|bench
 #
 # A web server and two XMPP servers that come as packages would be started at once and at every boot. Nobody asked for
 # that: while they are installed, Debian's policy-rc.d says no, and those that are new here are not enabled. The demo
@@ -42,6 +42,19 @@ if [ "${1:-}" = test ]; then
     # One of the languages that sign links in contrib.
     need php-cli has php
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
+    sh "$(dirname "$0")/unpack.sh"
+fi
+if [ "${1:-}" = bench ]; then
+    need ejabberd has ejabberdctl
+    need ejabberd-mod-webpresence sh -c 'ls /usr/lib/*/ejabberd-*/ebin/mod_webpresence.beam'
+    need apache2 has apache2
+    need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so
+    need wrk has wrk
+    need gcc has gcc
+    need libc6-dev test -e /usr/include/stdio.h
+    need libfcgi-dev test -e /usr/include/fcgi_stdio.h
+    need musl-tools has musl-gcc
+    # Prosody's module is among the community's.
     sh "$(dirname "$0")/unpack.sh"
 fi
 [ -n "$missing" ] || exit 0

@@ -22,10 +22,25 @@ pub fn start(last_activity: LastActivity) -> Xmpp {
 }
 
 pub fn start_with(release: Release, last_activity: LastActivity, privileges: &[Privilege]) -> Xmpp {
-    port::retrying("prosody", || try_start(release, last_activity, privileges))
+    start_edited(release, last_activity, privileges, &|config| config)
 }
 
-fn try_start(release: Release, last_activity: LastActivity, privileges: &[Privilege]) -> Result<Xmpp, String> {
+/// With its configuration file as `edit` leaves it.
+pub fn start_edited(
+    release: Release,
+    last_activity: LastActivity,
+    privileges: &[Privilege],
+    edit: &dyn Fn(String) -> String,
+) -> Xmpp {
+    port::retrying("prosody", || try_start(release, last_activity, privileges, edit))
+}
+
+fn try_start(
+    release: Release,
+    last_activity: LastActivity,
+    privileges: &[Privilege],
+    edit: &dyn Fn(String) -> String,
+) -> Result<Xmpp, String> {
     let dir = directory("prosody");
     fs::create_dir(dir.path().join("data")).expect("the directory is ours");
     let certificate = certificate::make(dir.path(), DOMAIN);
@@ -48,7 +63,7 @@ fn try_start(release: Release, last_activity: LastActivity, privileges: &[Privil
         ],
     );
     let path = dir.path().join("prosody.cfg.lua");
-    fs::write(&path, config).expect("the directory is ours");
+    fs::write(&path, edit(config)).expect("the directory is ours");
     if release == Release::Newer {
         write_scripts(dir.path());
     }

@@ -1,0 +1,173 @@
+//! What everything is measured between: Prosody with its own module for the web and thousands of people, ejabberd
+//! with its own, alice away on both; and installations of the executable, each an identity of its own that all of them
+//! have agreed to be seen by.
+
+use std::cell::Cell;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::crowd;
+use crate::rig::leash::{Leash, directory};
+use crate::rig::users::{Shown, Users};
+use crate::rig::webpresence::Webpresence;
+use crate::rig::xmpp::{DOMAIN, Identity, Release, Xmpp};
+use crate::rig::{ejabberd, eventually, port, prosody, repository};
+
+/// One that is away on both servers.
+pub const ALICE: &str = "alice";
+const MODEL: &str = "model";
+const AWAY: Shown = Shown { show: "away", texts: &[], priority: 0 };
+const PIXMAPS: &str = "/usr/share/ejabberd-mod-webpresence/pixmaps";
+/// Those who have different installations: a server lets a component be connected once.
+const IDENTITIES: usize = 14;
+/// People whose presence changes while somebody looks.
+pub const CHANGING: usize = 9;
+
+pub struct Stand {
+    pub prosody: Xmpp,
+    /// The ports of the modules.
+    pub prosody_http: u16,
+    pub ejabberd_http: u16,
+    pub users: Users,
+    _ejabberd: (Xmpp, Users),
+    _module: TempDir,
+}
+
+impl Stand {
+    pub fn start() -> Stand {
+        let (ejabberd, ejabberd_users) = start_ejabberd();
+        let module = module();
+        let http = Cell::new(0);
+        let prosody = prosody::start_edited(Release::Stable, prosody::LastActivity::Off, &[], &|config| {
+            let [port] = port::free();
+            http.set(port);
+            with_module(&config, module.path(), port)
+        });
+        let users = Users::of(&prosody);
+        let people: Vec<String> = [MODEL, ALICE].map(str::to_owned).into_iter().chain(changing()).collect();
+        for person in &people {
+            prosody.register(person);
+            users.login(&format!("{person}/home"), AWAY);
+        }
+        for number in 0..IDENTITIES {
+            consent(&prosody, &users, &people, Identity::Component(number));
+        }
+        users.logout(&format!("{MODEL}/home"), &[]);
+        crowd::multiply(&prosody, MODEL);
+        let ejabberd_http = ejabberd::api(&ejabberd);
+        let _ejabberd = (ejabberd, ejabberd_users);
+        Stand { prosody, prosody_http: http.get(), ejabberd_http, users, _ejabberd, _module: module }
+    }
+
+    /// With lines for `[xmpp]` and `[cache]`, and the way to the server through `port`. Nobody counts as a stranger.
+    pub fn install(&self, number: usize, xmpp: &str, cache: &str, port: u16) -> Webpresence {
+        let installed = Webpresence::tuned(&self.prosody, Identity::Component(number), xmpp, cache);
+        let access = "visibility = anyone\nunknown_per_minute = 0\nunknown_per_minute_all = 0\n";
+        let direct = format!("\nport = {}\n", self.prosody.ports.component);
+        let config = installed.configuration().replace("visibility = anyone\n", access);
+        installed.configure(&config.replace(&direct, &format!("\nport = {port}\n")));
+        unthrottle(&installed);
+        installed
+    }
+
+    pub fn component_port(&self) -> u16 {
+        self.prosody.ports.component
+    }
+}
+
+pub fn changing() -> impl Iterator<Item = String> {
+    (0..CHANGING).map(|number| format!("changing{number}"))
+}
+
+/// Takes the brake off, as far as the executable has one, for those who fill caches: two hundred probes a second spare
+/// a real server and would make the wait for a hundred thousand people eight minutes.
+fn unthrottle(installed: &Webpresence) {
+    let config = installed.configuration();
+    let rates = [1_000_000, 100_000, 10_000, 1000];
+    let is_taken = |rate: &&u32| {
+        installed.configure(&format!("{config}\n[limits]\nprobes_per_second = {rate}\n"));
+        let output = installed.run(&["get", ""]);
+        !["limits", "probes_per_second"].iter().any(|word| String::from_utf8_lossy(&output.stderr).contains(word))
+    };
+    if rates.iter().find(is_taken).is_none() {
+        installed.configure(&config);
+    }
+}
+
+/// One more process of an installation, on a socket of its own that a web server may use.
+pub fn serve_on(installed: &Webpresence, socket: &Path) -> Leash {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+    command.arg("serve").arg("--config").arg(&installed.config);
+    command.arg("--listen").arg(format!("unix:{},mode=0666", socket.display()));
+    let leash = Leash::start(directory("serve"), None, &mut command, &[]);
+    eventually("webpresence serve accepts", || UnixStream::connect(socket).ok());
+    leash
+}
+
+/// Stable's module for Debian's Prosody, where the user it runs as may read it.
+fn module() -> TempDir {
+    let dir = directory("module");
+    let original = repository("target/servers/prosody-stable/usr/lib/prosody/modules/mod_webpresence");
+    let copied = Command::new("cp").arg("-rL").arg(&original).arg(dir.path()).status();
+    assert!(copied.is_ok_and(|status| status.success()), "get it with: sh tests/rig/install.sh bench");
+    dir
+}
+
+fn with_module(config: &str, plugins: &Path, port: u16) -> String {
+    let http =
+        format!("http_ports = {{ {port} }}\nhttp_interfaces = {{ \"127.0.0.1\" }}\nhttp_default_host = \"{DOMAIN}\"\n");
+    let changes = [
+        ("plugin_paths = {", format!("plugin_paths = {{ \"{}\";", plugins.display())),
+        ("min = \"debug\"", "min = \"error\"".to_owned()),
+        ("http_ports = { }", http),
+        ("\nmodules_enabled = {", "\nmodules_enabled = { \"webpresence\";".to_owned()),
+    ];
+    changed(config, &changes)
+}
+
+fn start_ejabberd() -> (Xmpp, Users) {
+    let server = ejabberd::start_edited(Release::Stable, &[], &|config| {
+        let module = format!("  mod_webpresence:\n    access: local\n    pixmaps_path: \"{PIXMAPS}\"\n");
+        let changes = [
+            ("      /api: mod_http_api\n", "      /api: mod_http_api\n      /presence: mod_webpresence\n".to_owned()),
+            ("access_rules:\n", "access_rules:\n  webpresence_auto:\n    allow: local\n".to_owned()),
+            ("loglevel: info", "loglevel: error".to_owned()),
+            ("modules:\n  mod_adhoc", format!("modules:\n{module}  mod_adhoc")),
+        ];
+        changed(&config, &changes)
+    });
+    let users = Users::of(&server);
+    server.register(ALICE);
+    users.login(&format!("{ALICE}/home"), AWAY);
+    (server, users)
+}
+
+fn changed(config: &str, changes: &[(&str, String)]) -> String {
+    changes.iter().fold(config.to_owned(), |config, (from, to)| {
+        assert_eq!(config.matches(from).count(), 1, "{from} in the server's configuration");
+        config.replace(from, to)
+    })
+}
+
+fn consent(server: &Xmpp, users: &Users, people: &[String], identity: Identity) {
+    let installed = Webpresence::new(server, identity);
+    let jids: Vec<String> = people.iter().map(|person| format!("{person}@{DOMAIN}")).collect();
+    let arguments: Vec<&str> = ["subscribe"].into_iter().chain(jids.iter().map(String::as_str)).collect();
+    let output = installed.run(&arguments);
+    assert!(output.status.success(), "subscribe: {output:?}");
+    for person in people {
+        users.granted(&format!("{person}/home"), &identity.jid());
+    }
+}
+
+/// A directory for sockets of our own that web servers can get to.
+pub fn sockets() -> TempDir {
+    let dir = directory("sockets");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("it is ours");
+    dir
+}
