@@ -8,6 +8,10 @@ use webpresence::cli;
 use webpresence::gateway::Door;
 use webpresence::site::Life;
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let door = Door::detect(&cli::COMMANDS);
     let args = std::env::args_os();

@@ -121,6 +121,7 @@ pub fn serialise(response: &Response) -> Vec<u8> {
         // The last line of defence: whatever a value is made of, it cannot end its line.
         match value {
             Cow::Borrowed(ours) => head.push_str(ours),
+            Cow::Owned(made) if made.bytes().all(|byte| matches!(byte, b' '..=b'~')) => head.push_str(made),
             Cow::Owned(made) => head.extend(made.chars().filter(|c| !c.is_control())),
         }
         head.push_str("\r\n");
