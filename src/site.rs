@@ -78,6 +78,7 @@ impl Site {
         let choices = Choices::new(directory.as_deref());
         let (mut posts, mut tasks) = (Vec::new(), Vec::new());
         let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
+        let shared = Manner::default().among_machines(&config, complaint);
         for identity in &config.identities {
             let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
             let always = life == Life::Resident && linger.is_none();
@@ -87,7 +88,7 @@ impl Site {
             let rate = Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint)));
             tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
             let news = Some(news);
-            let manner = Manner { directory: directory.clone(), linger, opening, news, ..Manner::default() };
+            let manner = Manner { directory: directory.clone(), linger, opening, news, ..shared.clone() };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             posts.push(Post { name: identity.name.clone(), prober, strangers, rate });
             tasks.push(task);

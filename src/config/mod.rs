@@ -14,6 +14,8 @@ mod permission;
 mod privacy;
 mod problem;
 mod reader;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod reference;
 mod sections;
 mod values;
@@ -49,6 +51,9 @@ pub struct Config {
     /// The identities that ask, in the order of the file: at least one.
     pub identities: Vec<Identity>,
     pub cache: CacheSettings,
+    /// Where many machines meet.
+    #[cfg(feature = "redis")]
+    pub redis: Option<redis::RedisAddress>,
     pub images: ImageSettings,
     pub words: Words,
     pub log: LogSettings,

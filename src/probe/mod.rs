@@ -18,6 +18,8 @@ pub mod inquiry;
 pub mod lease;
 mod lines;
 pub mod login;
+#[cfg(feature = "redis")]
+mod machines;
 pub mod memory;
 pub mod own;
 pub mod pending;

@@ -2,6 +2,8 @@
 //! this process holds it or another one does. Here it is decided which; `hold` and `visit` do it. What fails is not
 //! tried again at once.
 
+#[cfg(feature = "redis")]
+mod among;
 mod attend;
 mod hold;
 #[cfg(test)]
@@ -26,13 +28,17 @@ pub use super::errand::Unasked;
 use super::errand::{Attempt, Errand, Finding, Outcome, Question, Roster};
 use super::facts::Facts;
 use super::lease::{Lease, Place};
+#[cfg(feature = "redis")]
+use super::machines::Meeting;
 use super::memory::{Fingerprint, Memory};
 use super::pending::Pending;
 use super::relay::{Guest, QUESTIONS};
 use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
-use crate::config::{Identity, Visibility};
+use crate::config::{Config, Identity, Visibility};
+#[cfg(feature = "redis")]
+use crate::hub::Hub;
 use crate::presence::Picture;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -69,6 +75,9 @@ pub struct Manner {
     pub proof: Proof,
     /// Who is told what happens without a question, as long as this process holds the session.
     pub news: Option<mpsc::UnboundedSender<Event>>,
+    /// Where machines meet.
+    #[cfg(feature = "redis")]
+    pub hub: Option<Hub>,
 }
 
 /// When a session is opened.
@@ -103,8 +112,20 @@ pub enum Proof {
 
 impl Manner {
     /// One session carries what a command asks, one after the other; it closes as soon as the command is done.
-    pub fn of_command(directory: Option<PathBuf>) -> Manner {
-        Manner { directory, linger: Some(COMMAND_LINGER), caution: Caution::Person, ..Manner::default() }
+    pub fn of_command(directory: Option<PathBuf>, config: &Config) -> Manner {
+        let manner = Manner { directory, linger: Some(COMMAND_LINGER), caution: Caution::Person, ..Manner::default() };
+        manner.among_machines(config, log::Level::Warn)
+    }
+
+    /// Where the configuration has a hub. How loudly it is told that it is lost is for the caller.
+    #[cfg(feature = "redis")]
+    pub fn among_machines(self, config: &Config, complaint: log::Level) -> Manner {
+        Manner { hub: config.redis.clone().map(|address| Hub::new(address, complaint)), ..self }
+    }
+
+    #[cfg(not(feature = "redis"))]
+    pub fn among_machines(self, _config: &Config, _complaint: log::Level) -> Manner {
+        self
     }
 }
 
@@ -121,6 +142,8 @@ impl Prober {
             memory: Memory::new(place.clone(), us.clone()),
             place,
             us,
+            #[cfg(feature = "redis")]
+            meeting: manner.hub.clone().map(|hub| Meeting::new(hub, &identity)),
             identity: Arc::new(identity),
             manner,
             inbox,
@@ -204,6 +227,8 @@ struct Task {
     identity: Arc<Identity>,
     us: Fingerprint,
     place: Option<Place>,
+    #[cfg(feature = "redis")]
+    meeting: Option<Meeting>,
     pending: Pending,
     choices: Choices,
     memory: Memory,
