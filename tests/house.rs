@@ -51,6 +51,7 @@ fn only_the_edges_touch_sockets_files_and_clocks() {
         "logging.rs",
         "gateway/",
         "config/load.rs",
+        "cache/store/",
         "config/directory.rs",
         "render/folder.rs",
         "probe/connect.rs",

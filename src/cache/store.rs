@@ -2,10 +2,19 @@
 //! and whose turn it is to look somebody up. What the bytes mean is the cache's business. Nothing here is needed for a
 //! right answer: where a store fails, each process goes by its own memory, and the log is told once.
 
+mod directory;
+mod lead;
+mod trouble;
+
+use std::path::Path;
 use std::time::Duration;
 
 use jid::BareJid;
+use log::Level;
 use tokio::time::Instant;
+
+use crate::config::{CacheSettings, Identity};
+use directory::Directory;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -13,6 +22,8 @@ pub enum Store {
     /// Each process for itself.
     #[default]
     Nowhere,
+    /// The processes of one machine.
+    Directory(Directory),
 }
 
 /// What is kept of somebody: his presence changes with every minute, his picture hardly ever.
@@ -20,6 +31,10 @@ pub enum Store {
 pub enum Part {
     Presence,
     Picture,
+}
+
+impl Part {
+    pub const ALL: [Part; 2] = [Part::Presence, Part::Picture];
 }
 
 /// Which writing of an entry: another one has another value.
@@ -42,6 +57,24 @@ pub enum Kept {
     Unreachable,
 }
 
+/// What became of something that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    As(Edition),
+    /// Something newer has come meanwhile: this is not to be remembered at all.
+    Overtaken,
+    /// The store failed: memory counts.
+    Nowhere,
+}
+
+/// What is to be kept, how old it is by now, and the time of day in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct News<'a> {
+    pub bytes: &'a [u8],
+    pub age: Duration,
+    pub now_ms: u64,
+}
+
 /// Whose turn it is to look somebody up.
 #[derive(Debug)]
 pub enum Turn {
@@ -58,55 +91,64 @@ pub enum Turn {
 pub enum Lead {
     /// Of this process alone: it knows of no other.
     Alone,
+    File(lead::Lead),
 }
 
 impl Store {
+    /// What the processes of `identity` share: where, and how loudly it is told that it fails.
+    pub fn open(directory: Option<&Path>, identity: &Identity, settings: &CacheSettings, complaint: Level) -> Store {
+        match directory {
+            Some(path) => Store::Directory(Directory::new(path, identity, settings.entries, complaint)),
+            None => Store::Nowhere,
+        }
+    }
+
     /// What is kept of `jid`, if it is not the edition that is known already. `now_ms`: milliseconds since 1970.
-    pub async fn read(&self, _jid: &BareJid, _part: Part, _known: Option<Edition>, _now_ms: u64) -> Kept {
+    pub async fn read(&self, jid: &BareJid, part: Part, known: Option<Edition>, now_ms: u64) -> Kept {
         match self {
             Store::Nowhere => Kept::Unreachable,
+            Store::Directory(directory) => directory.read(jid, part, known, now_ms),
         }
     }
 
-    /// Keeps it for everybody, and tells which edition it is; not where the lead was overtaken meanwhile.
-    pub async fn write(
-        &self,
-        _jid: &BareJid,
-        _part: Part,
-        _bytes: &[u8],
-        _now_ms: u64,
-        _lead: Option<&Lead>,
-    ) -> Option<Edition> {
+    /// Keeps it for everybody; not where the lead was overtaken meanwhile, nor where something newer is there.
+    pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&Lead>) -> Written {
         match self {
-            Store::Nowhere => None,
+            Store::Nowhere => Written::Nowhere,
+            Store::Directory(directory) => directory.write(jid, part, news, lead).await,
         }
     }
 
-    /// Nothing is known of him any more.
-    pub async fn remove(&self, _jid: &BareJid) {
+    /// Nothing is known of him any more, and nothing that is under way will be kept. Not by a lead that was overtaken:
+    /// what it knows no longer holds.
+    pub async fn remove(&self, jid: &BareJid, now_ms: u64, lead: Option<&Lead>) {
         match self {
             Store::Nowhere => {}
+            Store::Directory(directory) => directory.remove(jid, now_ms, lead).await,
         }
     }
 
     /// What lookups under way will bring is older than what has come meanwhile: their leads end.
-    pub async fn overtake(&self, _jid: &BareJid) {
+    pub async fn overtake(&self, jid: &BareJid) {
         match self {
             Store::Nowhere => {}
+            Store::Directory(directory) => directory.overtake(jid).await,
         }
     }
 
     /// Waits until this process may look, or another one has, at most until `deadline`.
-    pub async fn turn(&self, _jid: &BareJid, _part: Part, _deadline: Instant) -> Turn {
+    pub async fn turn(&self, jid: &BareJid, part: Part, now_ms: u64, deadline: Instant) -> Turn {
         match self {
             Store::Nowhere => Turn::Ours(Lead::Alone),
+            Store::Directory(directory) => directory.turn(jid, part, now_ms, deadline).await,
         }
     }
 
-    /// Hands over what was found to those who wait for their turn.
-    pub async fn hand_over(&self, lead: Lead, _outcome: &[u8]) {
+    /// Hands over what was found to those who wait for their turn now; nobody who comes later sees it.
+    pub async fn hand_over(&self, lead: Lead, outcome: &[u8]) {
         match lead {
             Lead::Alone => {}
+            Lead::File(lead) => lead.hand_over(outcome),
         }
     }
 }

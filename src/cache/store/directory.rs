@@ -1,0 +1,379 @@
+//! The store in a directory: one file for each person, put into its place whole, in buckets that never hold more than
+//! their share. What is newer wins, whoever writes it. A process may be killed at any moment, the disk may be full or not
+//! writable, other clocks may go wrong: what remains is a lookup too many. Only processes of our own user get in here.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use jid::BareJid;
+use log::Level;
+use ring::digest;
+use tokio::time::{Instant, sleep};
+
+use super::lead::{self, ABANDONED};
+use super::trouble::Trouble;
+use super::{Edition, Kept, Lead, News, Part, Turn, Written};
+use crate::config::Identity;
+use crate::probe::lease::Place;
+use crate::probe::memory::Fingerprint;
+
+/// People of one bucket, about: what is looked through whenever one of them is written.
+const BUCKET: usize = 128;
+/// Bytes of a person on the disk: a block. Who has a long roster takes the place of several.
+const PERSON_BYTES: u64 = 4096;
+/// Pictures are fewer, and counted by their bytes.
+const PICTURE_BUCKETS: usize = 8;
+const PICTURES_BYTES: u64 = 16 * 1024 * 1024;
+/// The longest file that is read.
+const LIMIT: u64 = 2 * 1024 * 1024;
+/// How long somebody else may change a bucket: it takes him some microseconds, unless his process was stopped.
+const PATIENCE: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_micros(500);
+/// Two writings of the same length within a tick of the clock would look the same.
+const PADS: u64 = 32;
+
+const LEAD: &str = "lead";
+const DRAFT: &str = "new";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Directory {
+    folder: PathBuf,
+    realm: digest::Digest,
+    entries: usize,
+    buckets: usize,
+    writings: AtomicU64,
+    trouble: Trouble,
+}
+
+/// Where somebody's entry is.
+struct Spot {
+    bucket: PathBuf,
+    name: String,
+    most: Share,
+}
+
+/// What one bucket may hold.
+#[derive(Clone, Copy)]
+struct Share {
+    files: usize,
+    bytes: u64,
+}
+
+/// One file, and what it says about itself.
+struct Entry {
+    at_ms: u64,
+    bytes: Vec<u8>,
+    edition: Edition,
+}
+
+impl Directory {
+    /// What one configuration knows is nothing to another: both may write here, and neither finds the other's.
+    pub fn new(directory: &Path, identity: &Identity, entries: usize, complaint: Level) -> Directory {
+        let folder = Place::new(directory, &identity.jid).path("people");
+        let known = format!("{} {:?}", Fingerprint::of(identity).text(), identity.access.visibility);
+        let buckets = 1 << (entries / BUCKET).max(1).ilog2();
+        Directory {
+            trouble: Trouble::new(&folder, complaint),
+            folder,
+            realm: digest::digest(&digest::SHA256, known.as_bytes()),
+            entries,
+            buckets,
+            writings: AtomicU64::new(u64::from(std::process::id())),
+        }
+    }
+
+    pub fn read(&self, jid: &BareJid, part: Part, known: Option<Edition>, now_ms: u64) -> Kept {
+        if self.trouble.is_present(now_ms) {
+            return Kept::Unreachable;
+        }
+        let path = self.spot(jid, part).path();
+        let found = match known {
+            Some(known) if fs::symlink_metadata(&path).is_ok_and(|there| edition(&there) == known) => {
+                return Kept::Same;
+            }
+            _ => Entry::read(&path, jid),
+        };
+        match found {
+            // An entry from the future tells only that a clock was set.
+            Ok(Some(Entry { at_ms, bytes, edition })) if at_ms <= now_ms && !self.trouble.reaches(at_ms) => {
+                Kept::Other { bytes, age: Duration::from_millis(now_ms - at_ms), edition }
+            }
+            Ok(_) => Kept::Nothing,
+            Err(error) => {
+                self.trouble.begins(now_ms, &error);
+                Kept::Unreachable
+            }
+        }
+    }
+
+    pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&Lead>) -> Written {
+        let lead = match lead {
+            // Nobody could have overtaken it.
+            Some(Lead::Alone) => return Written::Nowhere,
+            Some(Lead::File(lead)) => Some(lead),
+            None => None,
+        };
+        if self.trouble.is_present(news.now_ms) {
+            return Written::Nowhere;
+        }
+        let spot = self.spot(jid, part);
+        match self.put(&spot, jid, news, lead).await {
+            Ok(written) => {
+                self.trouble.is_over(news.now_ms);
+                written
+            }
+            Err(error) => {
+                // What is there is older, and may no longer be true.
+                let _ = fs::remove_file(spot.path());
+                self.trouble.begins(news.now_ms, &error);
+                Written::Nowhere
+            }
+        }
+    }
+
+    pub async fn remove(&self, jid: &BareJid, now_ms: u64, lead: Option<&Lead>) {
+        if let Some(Lead::File(lead)) = lead
+            && !lead.is_ours()
+        {
+            return;
+        }
+        // First: whoever still has his lead under the lock writes before this removes.
+        self.overtake(jid).await;
+        for part in Part::ALL {
+            let spot = self.spot(jid, part);
+            if let Err(error) = spot.clear().await {
+                self.trouble.begins(now_ms, &error);
+            }
+        }
+    }
+
+    pub async fn overtake(&self, jid: &BareJid) {
+        for part in Part::ALL {
+            let _ = fs::remove_file(self.spot(jid, part).lead());
+        }
+    }
+
+    pub async fn turn(&self, jid: &BareJid, part: Part, now_ms: u64, deadline: Instant) -> Turn {
+        if self.trouble.is_present(now_ms) {
+            return Turn::Ours(Lead::Alone);
+        }
+        let spot = self.spot(jid, part);
+        let turn = match lead::turn(&spot.lead(), deadline).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match spot.make_bucket() {
+                Ok(()) => lead::turn(&spot.lead(), deadline).await,
+                Err(error) => Err(error),
+            },
+            turn => turn,
+        };
+        match turn {
+            Ok(lead::Turn::Ours(lead)) => Turn::Ours(Lead::File(lead)),
+            Ok(lead::Turn::Told(outcome)) => Turn::Told(outcome),
+            Ok(lead::Turn::Late) => Turn::Late,
+            Err(error) => {
+                self.trouble.begins(now_ms, &error);
+                Turn::Ours(Lead::Alone)
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        spot: &Spot,
+        jid: &BareJid,
+        News { bytes, age, now_ms }: News<'_>,
+        lead: Option<&lead::Lead>,
+    ) -> io::Result<Written> {
+        let Some(_lock) = spot.lock_or_make().await? else { return Ok(Written::Nowhere) };
+        let at_ms = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let is_newer = |there: &Entry| (at_ms + 1..=now_ms).contains(&there.at_ms);
+        if lead.is_some_and(|lead| !lead.is_ours()) || Entry::read(&spot.path(), jid)?.as_ref().is_some_and(is_newer) {
+            return Ok(Written::Overtaken);
+        }
+        let number = self.writings.fetch_add(1, Ordering::Relaxed);
+        let draft = spot.bucket.join(format!("{}.{}.{number}.{DRAFT}", spot.name, std::process::id()));
+        let pad = " ".repeat((number % PADS) as usize);
+        let whole = [format!("{at_ms} {jid}{pad}\n").as_bytes(), bytes].concat();
+        let put = || -> io::Result<fs::Metadata> {
+            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+            file.write_all(&whole)?;
+            fs::rename(&draft, spot.path())?;
+            file.metadata()
+        };
+        let there = put().inspect_err(|_| drop(fs::remove_file(&draft)))?;
+        spot.sweep(&there)?;
+        Ok(Written::As(edition(&there)))
+    }
+
+    fn spot(&self, jid: &BareJid, part: Part) -> Spot {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.realm.as_ref());
+        context.update(jid.as_str().as_bytes());
+        let hash = context.finish();
+        let (front, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
+        let front = usize::from_be_bytes(*front);
+        let name = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let (bucket, files, bytes) = match part {
+            Part::Presence => {
+                let files = self.entries / self.buckets;
+                (format!("{:x}", front % self.buckets), files, files as u64 * PERSON_BYTES)
+            }
+            Part::Picture => {
+                let files = self.entries.div_ceil(PICTURE_BUCKETS);
+                (format!("pictures.{:x}", front % PICTURE_BUCKETS), files, PICTURES_BYTES / PICTURE_BUCKETS as u64)
+            }
+        };
+        Spot { bucket: self.folder.join(bucket), name, most: Share { files, bytes } }
+    }
+}
+
+impl Spot {
+    fn path(&self) -> PathBuf {
+        self.bucket.join(&self.name)
+    }
+
+    fn lead(&self) -> PathBuf {
+        self.bucket.join(format!("{}.{LEAD}", self.name))
+    }
+
+    fn make_bucket(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.bucket)
+    }
+
+    /// While this is held nobody else puts anything into the bucket. Nothing where somebody else does not let go of it.
+    async fn lock(&self) -> io::Result<Option<File>> {
+        let bucket = File::open(&self.bucket)?;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match bucket.try_lock() {
+                Ok(()) => return Ok(Some(bucket)),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() >= until => return Ok(None),
+                Err(TryLockError::WouldBlock) => sleep(POLL).await,
+            }
+        }
+    }
+
+    async fn lock_or_make(&self) -> io::Result<Option<File>> {
+        match self.lock().await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_bucket()?;
+                self.lock().await
+            }
+            lock => lock,
+        }
+    }
+
+    /// Without its entry, whoever wrote it.
+    async fn clear(&self) -> io::Result<()> {
+        let is_locked = match self.lock().await {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if is_locked.is_none() {
+            // Whoever was stopped there may have a draft of it in his hands.
+            self.remove_those(|name| name.starts_with(&self.name) && name.ends_with(DRAFT))?;
+        }
+        gone(fs::remove_file(self.path()))
+    }
+
+    fn remove_those(&self, are_meant: impl Fn(&str) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.bucket)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(&are_meant) {
+                gone(fs::remove_file(entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever is over the share leaves, what was written longest ago first, and what processes have left that were
+    /// killed. Times are those of the file system, which is the same for all of them.
+    fn sweep(&self, written: &fs::Metadata) -> io::Result<()> {
+        let now = written.modified()?;
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.bucket)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            match name.to_str() {
+                Some(name) if !name.contains('.') => entries.push(entry.path()),
+                _ if is_old(&entry, now) => gone(fs::remove_file(entry.path()))?,
+                _ => {}
+            }
+        }
+        if entries.len() > self.most.files || written.len() > PERSON_BYTES {
+            self.shrink(entries, written)?;
+        }
+        Ok(())
+    }
+
+    fn shrink(&self, entries: Vec<PathBuf>, written: &fs::Metadata) -> io::Result<()> {
+        let seen = entries.into_iter().filter_map(|path| fs::symlink_metadata(&path).ok().map(|there| (there, path)));
+        let mut entries: Vec<_> = seen.filter(|(there, _)| there.ino() != written.ino()).collect();
+        entries.sort_by_key(|(there, _)| std::cmp::Reverse((there.mtime(), there.mtime_nsec())));
+        let mut left = Share { files: 1, bytes: written.len() };
+        for (there, path) in entries {
+            left = Share { files: left.files + 1, bytes: left.bytes + there.len() };
+            if left.files > self.most.files || left.bytes > self.most.bytes {
+                gone(fs::remove_file(path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Nothing where there is none, or something that is none. A link in its place is not followed.
+    fn read(path: &Path, jid: &BareJid) -> io::Result<Option<Entry>> {
+        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            Err(error) if is_none(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let there = file.metadata()?;
+        if !there.is_file() || there.len() > LIMIT {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(there.len() as usize + 1);
+        file.take(LIMIT).read_to_end(&mut bytes)?;
+        Ok(Entry::parse(bytes, jid, edition(&there)))
+    }
+
+    fn parse(mut bytes: Vec<u8>, jid: &BareJid, edition: Edition) -> Option<Entry> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (at_ms, address) = std::str::from_utf8(&bytes[..end]).ok()?.split_once(' ')?;
+        let at_ms = at_ms.parse().ok().filter(|_| address.trim_end() == jid.as_str())?;
+        bytes.drain(..=end);
+        Some(Entry { at_ms, bytes, edition })
+    }
+}
+
+fn edition(there: &fs::Metadata) -> Edition {
+    let time = (there.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(there.mtime_nsec() as u64);
+    Edition(u128::from(there.ino() ^ there.len().rotate_right(24)) << 64 | u128::from(time))
+}
+
+fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
+    let written = entry.metadata().and_then(|there| there.modified());
+    written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age >= ABANDONED))
+}
+
+/// No file of ours.
+fn is_none(error: &io::Error) -> bool {
+    let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    error.kind() == io::ErrorKind::NotFound || is_link
+}
+
+/// Somebody else may have been faster.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
