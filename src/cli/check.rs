@@ -142,7 +142,11 @@ impl Report<'_> {
         self.lock(identity, shared.as_deref())?;
         let (listener, steps) = unbounded_channel();
         let steps_told = Steps::told_to(listener);
-        let manner = Manner { steps: steps_told, proof: Proof::Password, ..Manner::of_command(shared.clone(), config) };
+        let manner = Manner {
+            steps: steps_told,
+            proof: Proof::Password,
+            ..Manner::of_command(shared.clone()).among_machines(config, log::Level::Warn)
+        };
         let (prober, task) = Prober::spawn(identity.clone(), manner);
         let begun = Instant::now();
         let sample = prober.ask(identity.home(), begun + identity.timeout).await;

@@ -35,7 +35,7 @@ pub fn listen(config: &Config, time: Option<Duration>, out: Out<'_>) -> Result<(
                 opening: Opening::Always,
                 steps: Steps::told_to(listener),
                 news: Some(news.clone()),
-                ..Manner::of_command(directory.clone(), config)
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
             };
             if !identity.accept_subscriptions {
                 let us = &identity.jid;

@@ -30,7 +30,10 @@ pub fn probe(config: &Config, jids: &[BareJid], requester: Option<&BareJid>, out
                 continue;
             };
             let (listener, mut steps) = unbounded_channel();
-            let manner = Manner { steps: Steps::told_to(listener), ..Manner::of_command(directory.clone(), config) };
+            let manner = Manner {
+                steps: Steps::told_to(listener),
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
+            };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             for jid in jids {
                 let begun = Instant::now();

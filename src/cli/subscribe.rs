@@ -30,7 +30,10 @@ pub fn subscribe(config: &Config, jids: &[BareJid], wish: Wish, out: Out<'_>) ->
                 }
                 continue;
             };
-            let (prober, task) = Prober::spawn(identity.clone(), Manner::of_command(directory.clone(), config));
+            let (prober, task) = Prober::spawn(
+                identity.clone(),
+                Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn),
+            );
             for jid in jids {
                 let deadline = Instant::now() + identity.timeout;
                 let consent = match wish {

@@ -49,6 +49,8 @@ struct Inner {
 struct Told {
     last: Option<(String, Instant)>,
     is_open: bool,
+    /// When it was over last.
+    over: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -109,10 +111,15 @@ impl Hub {
         matches!(*self.0.link.borrow(), Link::Untried | Link::Up(_))
     }
 
+    /// How long the server has been back, if it was lost: what it had before may have changed meanwhile.
+    pub fn back_for(&self) -> Option<Duration> {
+        self.told().over.map(|over| over.elapsed())
+    }
+
     async fn put(&self, command: &Cmd, patience: Patience) -> Result<Value, Trouble> {
         let limit = match patience {
             Patience::Little => ANSWER,
-            Patience::Some => LOOK,
+            Patience::Some => LOOK + ANSWER,
         };
         let asked = timeout(limit, async {
             let connection = self.connection(patience).await?;
@@ -240,7 +247,9 @@ impl Hub {
     }
 
     fn praise(&self) {
-        if std::mem::take(&mut self.told().is_open) {
+        let mut told = self.told();
+        if std::mem::take(&mut told.is_open) {
+            told.over = Some(Instant::now());
             log::log!(self.0.complaint, "{self} serves again");
         }
     }

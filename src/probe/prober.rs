@@ -112,9 +112,8 @@ pub enum Proof {
 
 impl Manner {
     /// One session carries what a command asks, one after the other; it closes as soon as the command is done.
-    pub fn of_command(directory: Option<PathBuf>, config: &Config) -> Manner {
-        let manner = Manner { directory, linger: Some(COMMAND_LINGER), caution: Caution::Person, ..Manner::default() };
-        manner.among_machines(config, log::Level::Warn)
+    pub fn of_command(directory: Option<PathBuf>) -> Manner {
+        Manner { directory, linger: Some(COMMAND_LINGER), caution: Caution::Person, ..Manner::default() }
     }
 
     /// Where the configuration has a hub. How loudly it is told that it is lost is for the caller.

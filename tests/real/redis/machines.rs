@@ -1,0 +1,1 @@
+//! Two installations with directories of their own, as on two machines.
