@@ -3,7 +3,7 @@
 //! refused before. A reload opens a new one beside the old, which goes when its last request is answered.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
@@ -13,10 +13,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::access;
+use crate::cache::store::Store;
 use crate::cache::{Cache, Clock, Found, Lookup, Renewal, Sight, Want, wall_clock};
 use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
-use crate::probe::choices::{Choice, Choices};
 use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober, before};
 use crate::probe::{Answer, Event};
@@ -44,10 +44,13 @@ pub enum Life {
 pub struct Site {
     config: Config,
     icons: Arc<Icons>,
-    cache: Arc<Cache>,
+    directory: Option<PathBuf>,
+    /// How all its probers behave.
+    shared: Manner,
+    life: Life,
     clock: Clock,
-    choices: Choices,
     posts: Vec<Post>,
+    sessions: Sessions,
     /// How loudly it is told what every request of a process of its own would tell again.
     complaint: Level,
 }
@@ -55,7 +58,9 @@ pub struct Site {
 /// What belongs to one identity.
 struct Post {
     name: String,
-    prober: Prober,
+    cache: Arc<Cache>,
+    /// Made for the first question: where all answers are remembered nobody needs it.
+    prober: Mutex<Option<Prober>>,
     strangers: Arc<Mutex<Strangers>>,
     rate: Arc<Mutex<Rate>>,
 }
@@ -68,35 +73,47 @@ const LATE: Duration = Duration::from_millis(200);
 const MARGIN: Duration = Duration::from_millis(100);
 
 /// The tasks of a site: they end by themselves once it is dropped.
-pub struct Sessions(Vec<JoinHandle<()>>);
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<Vec<JoinHandle<()>>>>);
 
 impl Site {
     /// `directory` is where processes take turns; within a tokio runtime.
     pub fn open(config: Config, icons: Icons, directory: Option<PathBuf>, life: Life) -> (Site, Sessions) {
-        let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
-        let cache = Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock()));
-        let choices = Choices::new(directory.as_deref());
-        let (mut posts, mut tasks) = (Vec::new(), Vec::new());
         let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
         let shared = Manner::default().among_machines(&config, complaint);
-        for identity in &config.identities {
-            let linger = if life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
-            let always = life == Life::Resident && linger.is_none();
-            let opening = if always { Opening::Always } else { Opening::Asked };
-            let (news, heard) = unbounded_channel();
-            let strangers = Arc::new(Mutex::new(strangers(&config.cache)));
-            let rate = Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint)));
-            tokio::spawn(follow(heard, cache.clone(), strangers.clone(), identity.clone(), config.clone()));
-            let news = Some(news);
-            let manner = Manner { directory: directory.clone(), linger, opening, news, ..shared.clone() };
-            let (prober, task) = Prober::spawn(identity.clone(), manner);
-            posts.push(Post { name: identity.name.clone(), prober, strangers, rate });
-            tasks.push(task);
+        let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
+        let post = |identity: &Identity| {
+            let store = Store::open(directory.as_deref(), identity, &config.cache, complaint);
+            #[cfg(feature = "redis")]
+            let store = store.beneath(shared.hub.clone(), identity, &config.cache);
+            Post {
+                name: identity.name.clone(),
+                cache: Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock(), store)),
+                prober: Mutex::default(),
+                strangers: Arc::new(Mutex::new(strangers(&config.cache))),
+                rate: Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint))),
+            }
+        };
+        let posts = config.identities.iter().map(post).collect();
+        let sessions = Sessions::default();
+        let site = Site {
+            icons: Arc::new(icons),
+            directory,
+            shared,
+            life,
+            clock: wall_clock(),
+            posts,
+            sessions: sessions.clone(),
+            complaint,
+            config,
+        };
+        if life != Life::Single {
+            site.posts
+                .iter()
+                .zip(&site.config.identities)
+                .for_each(|(post, identity)| drop(site.prober(post, identity)));
         }
-        (
-            Site { config, icons: Arc::new(icons), cache, clock: wall_clock(), choices, posts, complaint },
-            Sessions(tasks),
-        )
+        (site, sessions)
     }
 
     /// The answer to one request.
@@ -115,8 +132,8 @@ impl Site {
         if let Some(age) = post.strangers(|strangers| strangers.refused(pair, *client, begun)) {
             return Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age };
         }
-        let sieve = Sieve::new(identity, pair, self.choices.of(&identity.jid, &pair.target));
-        let is_known = self.cache.remembers(&pair.target, |sight| sieve.passes(sight));
+        let sieve = Sieve::new(identity, pair);
+        let is_known = post.cache.remembers(&pair.target, |sight| sieve.passes(sight)).await;
         let admitted = if is_known { Ok(()) } else { post.admit(&wanted, (self.clock)()).await };
         if let Err(retry_after) = admitted {
             let is_news = post.strangers(|strangers| strangers.is_news(begun));
@@ -166,8 +183,8 @@ impl Site {
     ) -> Found {
         let target = &wanted.pair.target;
         let find = async |want| {
-            let lookup = |want| look_up(post.prober.clone(), target.clone(), want, deadline);
-            self.cache.find(target, want, deadline, |sight| sieve.passes(sight), lookup).await
+            let lookup = |want| look_up(self.prober(post, identity), target.clone(), want, deadline);
+            post.cache.find(target, want, deadline, |sight| sieve.passes(sight), lookup).await
         };
         if wanted.want == Want::Presence || !sieve.shows_picture() || sieve.is_excluded {
             return find(Want::Presence).await;
@@ -179,6 +196,30 @@ impl Site {
             }
         }
         find(Want::Picture).await
+    }
+
+    /// The identity's prober, with the task that keeps the cache up with what its session hears.
+    fn prober(&self, post: &Post, identity: &Identity) -> Prober {
+        let mut prober = post.prober.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prober) = &*prober {
+            return prober.clone();
+        }
+        let linger = if self.life == Life::Single { Some(Duration::ZERO) } else { identity.linger };
+        let always = self.life == Life::Resident && linger.is_none();
+        let opening = if always { Opening::Always } else { Opening::Asked };
+        let (news, heard) = unbounded_channel();
+        let follower = Follower {
+            cache: post.cache.clone(),
+            strangers: Some(post.strangers.clone()),
+            identity: identity.clone(),
+            config: self.config.clone(),
+        };
+        let manner =
+            Manner { directory: self.directory.clone(), linger, opening, news: Some(news), ..self.shared.clone() };
+        let (made, task) = Prober::spawn(identity.clone(), manner);
+        self.sessions.add(task);
+        self.sessions.add(tokio::spawn(follower.follow(heard)));
+        prober.insert(made).clone()
     }
 }
 
@@ -209,37 +250,36 @@ impl Post {
     }
 }
 
-/// What one visitor gets to see of one person: by the configuration and by the person's own choice.
+/// What one visitor gets to see of one person, by the configuration. What the person himself wants is in every answer.
 struct Sieve<'a> {
     access: &'a Access,
     pair: &'a Pair,
     shown: Shown,
-    choice: Choice,
     /// By the lists of the configuration. He is looked up all the same, since nobody is to learn who is in them.
     is_excluded: bool,
 }
 
 impl<'a> Sieve<'a> {
-    fn new(identity: &'a Identity, pair: &'a Pair, choice: Choice) -> Sieve<'a> {
+    fn new(identity: &'a Identity, pair: &'a Pair) -> Sieve<'a> {
         let (access, shown) = (&identity.access, identity.privacy.of(&pair.target));
-        Sieve { access, pair, shown, choice, is_excluded: access::is_excluded(access, &pair.target) }
+        Sieve { access, pair, shown, is_excluded: access::is_excluded(access, &pair.target) }
     }
 
     fn passes(&self, sight: &Sight) -> bool {
         let Pair { target, asker } = self.pair;
-        let is_shown = sight.presence.state != State::Forbidden && !self.choice.hides() && !self.is_excluded;
+        let is_shown = sight.presence.state != State::Forbidden && !self.is_excluded;
         is_shown && access::may_see(self.access, target, asker, sight.viewers.as_ref())
     }
 
     fn shows_picture(&self) -> bool {
-        self.shown.avatar && !self.shown.coarse && self.choice.shows_picture()
+        self.shown.avatar && !self.shown.coarse
     }
 
     /// What is told of what passes.
     fn told(&self, sight: Sight) -> Sight {
         let Sight { presence, picture, .. } = sight;
-        let presence = self.choice.of(self.shown.of(presence));
-        Sight { picture: picture.filter(|_| self.shows_picture()), ..Sight::bare(presence) }
+        let picture = picture.filter(|_| self.shows_picture());
+        Sight { picture, ..Sight::bare(self.shown.of(presence)) }
     }
 }
 
@@ -276,45 +316,72 @@ fn rate(identity: &Identity, directory: Option<&Path>, complaint: Level) -> Rate
     Rate::new(unknown_per_minute, unknown_per_minute_all, Ledger::new(directory, &identity.jid, complaint))
 }
 
-/// Keeps the cache up with what a session hears by itself; it ends with the session's task.
-async fn follow(
-    mut news: UnboundedReceiver<Event>,
+/// Keeps a cache up with what a session hears by itself.
+struct Follower {
     cache: Arc<Cache>,
-    strangers: Arc<Mutex<Strangers>>,
+    strangers: Option<Arc<Mutex<Strangers>>>,
     identity: Identity,
     config: Config,
-) {
-    // Another identity may speak for somebody who tells us something, and have another consent of his.
-    let is_ours = |jid: &BareJid| access::serving(&config, jid).is_some_and(|serving| serving.name == identity.name);
-    while let Some(event) = news.recv().await {
+}
+
+impl Follower {
+    /// Until the session's task ends.
+    async fn follow(self, mut news: UnboundedReceiver<Event>) {
+        while let Some(event) = news.recv().await {
+            self.take(event).await;
+        }
+    }
+
+    async fn take(&self, event: Event) {
         match event {
-            Event::Changed(jid, _) | Event::Consented(jid) | Event::Order(jid, _) if !is_ours(&jid) => {}
-            Event::Changed(jid, presence) => cache.update(&jid, presence),
+            Event::Changed(jid, _) | Event::Consented(jid) | Event::Order(jid, _) if !self.serves(&jid) => {}
+            Event::Changed(jid, presence) => self.cache.update(&jid, presence).await,
             Event::Consented(jid) | Event::Order(jid, Order::On) => {
-                cache.forget(&jid);
-                // A visitor who may not see him anyway would learn from it that he is there.
-                if !access::needs_asker(&identity.access, &jid) && !access::is_excluded(&identity.access, &jid) {
-                    strangers.lock().unwrap_or_else(PoisonError::into_inner).pardon(&jid);
-                }
+                self.cache.forget(&jid).await;
+                self.pardon(&jid);
             }
-            Event::Order(jid, Order::Off | Order::TextOff | Order::Coarse) => cache.forget(&jid),
+            Event::Order(jid, Order::Off | Order::TextOff | Order::Coarse) => self.cache.forget(&jid).await,
             Event::Offer(_) | Event::Order(_, Order::Help) => {}
+        }
+    }
+
+    /// Another identity may speak for somebody who tells us something, and have another consent of his.
+    fn serves(&self, jid: &BareJid) -> bool {
+        access::serving(&self.config, jid).is_some_and(|serving| serving.name == self.identity.name)
+    }
+
+    /// A visitor who may not see him anyway would learn from it that he is there.
+    fn pardon(&self, jid: &BareJid) {
+        let is_for_all =
+            !access::needs_asker(&self.identity.access, jid) && !access::is_excluded(&self.identity.access, jid);
+        if let Some(strangers) = self.strangers.as_ref().filter(|_| is_for_all) {
+            strangers.lock().unwrap_or_else(PoisonError::into_inner).pardon(jid);
         }
     }
 }
 
 impl Sessions {
+    fn add(&self, task: JoinHandle<()>) {
+        self.lock().push(task);
+    }
+
     pub fn are_closed(&self) -> bool {
-        self.0.iter().all(JoinHandle::is_finished)
+        self.lock().iter().all(JoinHandle::is_finished)
     }
 
     /// Waits until every session is closed; their [`Site`] is to be dropped before.
     pub async fn closed(self) {
-        for task in self.0 {
+        let tasks = std::mem::take(&mut *self.lock());
+        for task in tasks {
             if let Err(error) = task.await {
                 log::error!("a session's task: {error}");
             }
         }
+    }
+
+    /// Held for a look; no code that could panic runs under it.
+    fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

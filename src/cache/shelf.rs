@@ -32,6 +32,10 @@ impl<T> Shelf<T> {
         self.entries.get(jid).map(|item| &item.entry)
     }
 
+    pub fn look_up_mut(&mut self, jid: &BareJid) -> Option<&mut T> {
+        self.entries.get_mut(jid).map(|item| &mut item.entry)
+    }
+
     /// Of what weighs more than all may, nothing is kept.
     pub fn store(&mut self, jid: &BareJid, weight: usize, entry: T) {
         self.remove(jid);

@@ -114,7 +114,8 @@ impl Store {
 
     /// Of many machines: this one is what is left where the hub is lost.
     #[cfg(feature = "redis")]
-    pub fn beneath(self, hub: Hub, identity: &Identity, settings: &CacheSettings) -> Store {
+    pub fn beneath(self, hub: Option<Hub>, identity: &Identity, settings: &CacheSettings) -> Store {
+        let Some(hub) = hub else { return self };
         let local = match self {
             Store::Directory(directory) => Some(directory),
             Store::Nowhere | Store::Redis(_) => None,

@@ -2,7 +2,7 @@
 //! we run as and nobody else can write there; what is kept in it is for the cache.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, Mode, OFlags};
 
+/// What the names of folders end with that the cache makes in it.
+const PEOPLE: &str = ".people";
+
 /// Makes the folder and its missing parents (0700), checks that it is ours, and closes it to others. The descriptor
-/// that is checked is the one that is changed, so that nothing can be exchanged in between.
+/// that is checked is the one that is changed, so that nothing can be exchanged in between. A folder that is as it should
+/// be is not even opened: each request of CGI comes by here.
 ///
 /// # Errors
 /// Why there is no such folder, in one line for the log. The caller goes on in memory only.
@@ -20,24 +24,38 @@ pub fn open(directory: Option<&Path>, uid: u32) -> Result<PathBuf, Unusable> {
     let path = &directory.ok_or(Unusable::Nowhere)?.components().collect::<PathBuf>();
     let because = |why| Unusable::Because(path.to_owned(), why);
     let failed = |e: rustix::io::Errno| because(Why::Failed(e.kind()));
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| because(Why::NotMade(e.kind())))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => because(Why::NotADirectory),
-        e => failed(e),
-    })?;
-    let is_ours = holds_only_ours(path, uid).map_err(|e| because(Why::Failed(e.kind())))?;
-    close_to_others(folder.as_fd(), uid, is_ours).map_err(because)?;
+    if !is_ours_alone(path, uid) {
+        make(path, uid).map_err(because)?;
+    }
     rustix::fs::access(path, Access::WRITE_OK | Access::EXEC_OK).map_err(failed)?;
     Ok(path.to_owned())
+}
+
+/// A directory that nobody but this user gets into. A link is none.
+fn is_ours_alone(path: &Path, uid: u32) -> bool {
+    let is_ours = |found: Metadata| found.is_dir() && found.uid() == uid && found.mode() & 0o7777 == 0o700;
+    std::fs::symlink_metadata(path).is_ok_and(is_ours)
+}
+
+fn make(path: &Path, uid: u32) -> Result<(), Why> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| Why::NotMade(e.kind()))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Why::NotADirectory,
+        e => Why::Failed(e.kind()),
+    })?;
+    let is_ours = holds_only_ours(path, uid).map_err(|e| Why::Failed(e.kind()))?;
+    close_to_others(folder, uid, is_ours)
 }
 
 /// Nothing is in it but what a process of ours has put there for itself. Somebody else uses any other folder, as
 /// everybody uses /var/lib: it must not be closed to him.
 fn holds_only_ours(path: &Path, uid: u32) -> io::Result<bool> {
     for entry in std::fs::read_dir(path)? {
-        let found = entry?.metadata()?;
-        if found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        let is_other = found.is_dir() && !entry.file_name().as_encoded_bytes().ends_with(PEOPLE.as_bytes());
+        if is_other || found.uid() != uid || found.mode() & 0o077 != 0 {
             return Ok(false);
         }
     }

@@ -38,11 +38,6 @@ impl Choice {
         if self.coarse { presence.coarse() } else { presence }
     }
 
-    /// He is not to be shown at all.
-    pub fn hides(self) -> bool {
-        self.hidden
-    }
-
     /// Who wants little told about him shows no face either.
     pub fn shows_picture(self) -> bool {
         !self.hidden && !self.coarse

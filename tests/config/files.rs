@@ -362,8 +362,23 @@ fn a_folder_others_can_read_is_closed() {
     }
     // systemd opens it again at each start, whatever is in it. But root may have named /var/lib.
     machine.put("dir/ours", "", 0o600);
+    let people = machine.at("dir/p.example.com.people");
+    fs::create_dir(&people).expect("a folder");
+    fs::set_permissions(&people, Permissions::from_mode(0o700)).expect("its mode");
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
     assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()));
+    assert_eq!(mode(&dir), 0o700);
+    for (people_mode, other) in [(0o701, None), (0o700, Some("dir/folder"))] {
+        fs::set_permissions(&people, Permissions::from_mode(people_mode)).expect("its mode");
+        let other = other.map(|other| machine.at(other));
+        other.iter().for_each(|other| fs::create_dir(other).expect("a folder"));
+        other.iter().for_each(|other| fs::set_permissions(other, Permissions::from_mode(0o700)).expect("its mode"));
+        fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");
+        let refused = Unusable::Because(dir.clone(), Why::InUse { mode: 0o755 });
+        assert_eq!(open(Some(&dir), machine.env.uid), Err(refused), "{people_mode:o} {other:?}");
+        other.iter().for_each(|other| fs::remove_dir(other).expect("ours"));
+    }
+    fs::set_permissions(&dir, Permissions::from_mode(0o700)).expect("its mode");
     machine.put("dir/file", "", 0o644);
     assert_eq!(open(Some(&dir), machine.env.uid), Ok(dir.clone()), "it is closed already");
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("its mode");

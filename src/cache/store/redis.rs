@@ -169,9 +169,11 @@ impl Redis {
     }
 
     pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&super::Lead>) -> Written {
-        let token = match lead {
-            None => "",
-            Some(super::Lead::Redis(lead)) => &lead.token,
+        let spot = self.spot(jid);
+        let (lead_key, token) = match lead {
+            None => (spot.lead(part), ""),
+            // A picture's brings the presence too.
+            Some(super::Lead::Redis(lead)) => (lead.key.clone(), &*lead.token),
             // It was taken while the hub was lost.
             Some(super::Lead::Alone | super::Lead::File(_)) => return self.write_here(jid, part, news, lead).await,
         };
@@ -184,13 +186,12 @@ impl Redis {
         if value.len() > LIMIT {
             return Written::Nowhere;
         }
-        let spot = self.spot(jid);
         let share = match part {
             Part::Presence => self.entries / self.buckets,
             Part::Picture => PICTURES.min(self.entries).div_ceil(self.buckets),
         };
         let (kept, counter) = (format!("{}:{}", spot.bucket, word(part)), format!("{}:turn", spot.bucket));
-        let keys = [&*spot.entry(part), &*spot.lead(part), &*kept, &*counter];
+        let keys = [&*spot.entry(part), &*lead_key, &*kept, &*counter];
         let numbers = [rest.as_millis(), news.age.as_millis(), share as u128].map(|number| number.to_string());
         let [rest, age, share] = numbers.each_ref().map(String::as_bytes);
         match self.hub.ask(&eval(WRITE, &keys, &[&value, rest, age, token.as_bytes(), share])).await {

@@ -33,7 +33,7 @@ fn tuned(url: &str, cache: &str) -> Machine {
     let Config { identities, cache, redis, .. } = config::parse(&text, Path::new("F")).expect("a configuration");
     let hub = Hub::new(redis.expect("it is written"), Level::Warn);
     let store = Store::open(Some(directory.path()), &identities[0], &cache, Level::Warn);
-    Machine { store: store.beneath(hub, &identities[0], &cache), _directory: directory }
+    Machine { store: store.beneath(Some(hub), &identities[0], &cache), _directory: directory }
 }
 
 fn bob() -> BareJid {

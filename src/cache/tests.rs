@@ -1,0 +1,406 @@
+//! The cache with a clock and lookups that the test holds in its hands, in one process and in several.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::memory::{PICTURE_OVERHEAD, PICTURES_BYTES};
+use super::*;
+
+const START_MS: u64 = 1_000_000;
+
+/// A cache with ttl 30, refresh 10, stale 300 whose clock and lookups the test holds in its hands.
+struct Rig {
+    cache: Arc<Cache>,
+    clock_ms: Arc<AtomicU64>,
+    lookups: Arc<AtomicUsize>,
+}
+
+impl Rig {
+    fn new(renewal: Renewal, entries: usize) -> Rig {
+        let seconds = Duration::from_secs;
+        let settings =
+            CacheSettings { ttl: seconds(30), refresh: seconds(10), stale: seconds(300), entries, directory: None };
+        let clock_ms = Arc::new(AtomicU64::new(START_MS));
+        let hand = clock_ms.clone();
+        let clock: Clock = Box::new(move || hand.load(Ordering::SeqCst));
+        let cache = Arc::new(Cache::new(settings, renewal, clock, Store::Nowhere));
+        Rig { cache, clock_ms, lookups: Arc::default() }
+    }
+
+    fn at(&self, seconds: u64) {
+        self.clock_ms.store(START_MS + seconds * 1000, Ordering::SeqCst);
+    }
+
+    async fn find(&self, name: &str, brings: Lookup) -> Found {
+        self.find_as_wanted(name, Want::Presence, brings).await
+    }
+
+    /// The lookup brings the picture only where it is asked for.
+    async fn find_as_wanted(&self, name: &str, want: Want, brings: Lookup) -> Found {
+        let lookup = |want| {
+            let (lookups, brings) = (self.lookups.clone(), brings.clone());
+            async move {
+                lookups.fetch_add(1, Ordering::SeqCst);
+                brings.map(|sight| Sight { picture: sight.picture.filter(|_| want == Want::Picture), ..sight })
+            }
+        };
+        let found = self.cache.find(&jid(name), want, Instant::now() + Duration::from_secs(5), anybody, lookup).await;
+        // A renewal behind the answer is done before the test goes on.
+        while !self.cache.lock().lookups.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        found
+    }
+
+    fn lookups(&self) -> usize {
+        self.lookups.load(Ordering::SeqCst)
+    }
+}
+
+/// A lookup that brings this once the gate is open.
+fn gated(gate: &watch::Receiver<bool>, brings: Lookup) -> impl Fn(Want) -> BoxedLookup + use<> {
+    let gate = gate.clone();
+    move |_| {
+        let (mut gate, brings) = (gate.clone(), brings.clone());
+        Box::pin(async move {
+            gate.wait_for(|open| *open).await.expect("the sender lives");
+            brings
+        })
+    }
+}
+
+type BoxedLookup = std::pin::Pin<Box<dyn Future<Output = Lookup> + Send>>;
+
+fn anybody(_: &Sight) -> bool {
+    true
+}
+
+fn jid(name: &str) -> BareJid {
+    BareJid::new(&format!("{name}@example.com")).expect("a bare JID")
+}
+
+fn is(state: State) -> Lookup {
+    Ok(Sight::bare(Presence::bare(state)))
+}
+
+fn found(state: State, seconds: u64) -> Found {
+    Found::Known { sight: Sight::bare(Presence::bare(state)), age: Duration::from_secs(seconds) }
+}
+
+/// Each number is another picture; 0 is none.
+fn pictured(state: State, picture: u8) -> Lookup {
+    let picture = Some(picture).filter(|number| *number > 0).and_then(|number| Picture::new(&[number]));
+    Ok(Sight { picture, ..Sight::bare(Presence::bare(state)) })
+}
+
+fn found_pictured(state: State, picture: u8, seconds: u64) -> Found {
+    let Ok(sight) = pictured(state, picture) else { unreachable!() };
+    Found::Known { sight, age: Duration::from_secs(seconds) }
+}
+
+const DOWN: Lookup = Err(Duration::from_secs(7));
+const NOTHING: Found = Found::Nothing { retry_after: Duration::from_secs(7) };
+
+/// What is served at each age, and how often the server was asked by then.
+async fn check(renewal: Renewal, stored: State, brings: Lookup, ages: &[(u64, Found, usize)]) {
+    for (age, expected, lookups) in ages {
+        let rig = Rig::new(renewal, 10);
+        rig.find("bob", is(stored)).await;
+        rig.at(*age);
+        let served = rig.find("bob", brings.clone()).await;
+        assert_eq!((&served, rig.lookups()), (expected, *lookups), "{renewal:?} {stored:?} after {age} s");
+    }
+}
+
+#[tokio::test]
+async fn ages_are_served_as_promised() {
+    use State::{Away, Dnd};
+    let behind = [
+        (0, found(Away, 0), 1),
+        (30, found(Away, 30), 1),
+        (31, found(Away, 31), 2),
+        (40, found(Away, 40), 2),
+        (41, found(Dnd, 0), 2),
+    ];
+    check(Renewal::Behind, Away, is(Dnd), &behind).await;
+    let never = [(30, found(Away, 30), 1), (31, found(Dnd, 0), 2)];
+    check(Renewal::Never, Away, is(Dnd), &never).await;
+    let down = [(31, found(Away, 31), 2), (41, found(Away, 41), 2), (300, found(Away, 300), 2), (301, NOTHING, 2)];
+    check(Renewal::Behind, Away, DOWN, &down).await;
+}
+
+#[tokio::test]
+async fn a_refusal_deletes_what_was_known_and_is_not_remembered() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    rig.find("bob", is(State::Away)).await;
+    rig.at(50);
+    assert_eq!(rig.find("bob", is(State::Forbidden)).await, found(State::Forbidden, 0));
+    assert_eq!((rig.find("bob", DOWN).await, rig.lookups()), (NOTHING, 3), "neither the presence nor the refusal");
+    assert_eq!(rig.find("bob", is(State::Chat)).await, found(State::Chat, 0));
+    rig.at(59);
+    assert_eq!(rig.find("bob", DOWN).await, found(State::Chat, 9));
+}
+
+/// Somebody who may not see what is remembered is served as if nothing were.
+#[tokio::test]
+async fn nobody_is_served_what_he_may_not_see() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    rig.find("bob", is(State::Away)).await;
+    let ask = async |brings: Lookup| {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        rig.cache.find(&jid("bob"), Want::Presence, deadline, |_| false, |_| std::future::ready(brings.clone())).await
+    };
+    for seconds in [0, 35, 100] {
+        rig.at(seconds);
+        assert_eq!(ask(DOWN).await, NOTHING, "after {seconds} s");
+    }
+    assert_eq!(ask(is(State::Dnd)).await, found(State::Dnd, 0), "what a lookup brings is for others to judge");
+    let remembers = async |name| rig.cache.remembers(&jid(name), anybody).await;
+    assert!(remembers("bob").await && !rig.cache.remembers(&jid("bob"), |_| false).await);
+    rig.at(10_000);
+    assert!(remembers("bob").await, "however old");
+    assert!(!remembers("carol").await);
+}
+
+#[tokio::test]
+async fn a_long_roster_takes_the_place_of_several_people() {
+    let viewers = |number: usize| {
+        let people: Vec<_> = (0..number).map(|n| jid(&format!("u{n}"))).collect();
+        Some(Viewers::of(&people))
+    };
+    let rig = Rig::new(Renewal::Behind, 40);
+    let store = async |name: String, number| {
+        rig.find(&name, is(State::Away).map(|sight| Sight { viewers: viewers(number), ..sight })).await;
+    };
+    let left = |names: &str| {
+        let inner = rig.cache.lock();
+        (0..40).filter(|n| inner.memory.person(&jid(&format!("{names}{n}"))).is_some()).count()
+    };
+    for n in 0..30 {
+        store(format!("short{n}"), 10).await;
+    }
+    for n in 0..6 {
+        store(format!("long{n}"), 200).await;
+    }
+    assert_eq!((left("short"), left("long")), (22, 6), "three places each");
+    store("longest0".to_owned(), 40_000).await;
+    assert_eq!((left("short"), left("long"), left("longest")), (18, 6, 1), "nobody takes more than a tenth");
+}
+
+/// A roster is asked for again in its time, however often the presence changes.
+#[tokio::test]
+async fn what_comes_by_itself_makes_no_roster_newer() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    let listed = || Sight { viewers: Some(Viewers::of(&[jid("alice")])), ..Sight::bare(Presence::bare(State::Away)) };
+    rig.find("bob", Ok(listed())).await;
+    rig.at(25);
+    rig.cache.update(&jid("bob"), Presence::bare(State::Dnd)).await;
+    let sight = Sight { presence: Presence::bare(State::Dnd), ..listed() };
+    assert_eq!(rig.find("bob", DOWN).await, Found::Known { sight, age: Duration::from_secs(25) });
+    rig.at(41);
+    rig.find("bob", Ok(listed())).await;
+    assert_eq!(rig.lookups(), 2);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_makes_nothing_last_for_ever() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    rig.at(3600);
+    rig.find("bob", is(State::Away)).await;
+    rig.at(0);
+    assert_eq!(rig.find("bob", is(State::Dnd)).await, found(State::Dnd, 0));
+}
+
+#[tokio::test]
+async fn many_who_ask_for_one_person_are_one_lookup() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    let (go, gate) = watch::channel(false);
+    let asked = (0..1000).map(|_| {
+        let (gate, lookups) = (gated(&gate, is(State::Xa)), rig.lookups.clone());
+        let lookup = move |want| {
+            lookups.fetch_add(1, Ordering::SeqCst);
+            gate(want)
+        };
+        let cache = rig.cache.clone();
+        tokio::spawn(async move {
+            cache.find(&jid("bob"), Want::Presence, Instant::now() + Duration::from_secs(5), anybody, lookup).await
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    while rig.lookups() == 0 {
+        tokio::task::yield_now().await;
+    }
+    go.send_replace(true);
+    for answer in asked {
+        assert_eq!(answer.await.expect("no panic"), found(State::Xa, 0));
+    }
+    assert_eq!(rig.lookups(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_is_answered_by_his_deadline_and_the_lookup_goes_on() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    let (go, gate) = watch::channel(false);
+    let lookup = gated(&gate, is(State::Xa));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let served = rig.cache.find(&jid("bob"), Want::Presence, deadline, anybody, lookup).await;
+    assert_eq!(served, Found::Nothing { retry_after: Duration::from_secs(1) });
+    assert!(Instant::now() - deadline < Duration::from_millis(10));
+    go.send_replace(true);
+    assert_eq!(rig.find("bob", DOWN).await, found(State::Xa, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_follows_a_lookup_that_fails_has_his_own_time() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    let begun = Instant::now();
+    let ask = |after: u64, brings: Lookup| {
+        let cache = rig.cache.clone();
+        async move {
+            tokio::time::sleep_until(begun + Duration::from_secs(after)).await;
+            let deadline = begun + Duration::from_secs(after + 5);
+            let slow = |_| {
+                let brings = brings.clone();
+                async move {
+                    tokio::time::sleep_until(deadline).await;
+                    brings
+                }
+            };
+            let found = cache.find(&jid("bob"), Want::Presence, deadline, anybody, slow).await;
+            (found, (Instant::now() - begun).as_secs())
+        }
+    };
+    let (first, second) = tokio::join!(ask(0, DOWN), ask(3, DOWN));
+    let nothing = Found::Nothing { retry_after: Duration::from_secs(1) };
+    assert!([NOTHING, nothing.clone()].contains(&first.0) && first.1 == 5, "{first:?}");
+    assert!(
+        [NOTHING, nothing].contains(&second.0) && second.1 == 8,
+        "{second:?}: not when the first one's time is over"
+    );
+}
+
+#[tokio::test]
+async fn refusals_do_not_push_people_out() {
+    let rig = Rig::new(Renewal::Behind, 20);
+    rig.find("bob", is(State::Away)).await;
+    for stranger in 0..100 {
+        rig.find(&format!("stranger{stranger}"), is(State::Forbidden)).await;
+    }
+    let before = rig.lookups();
+    assert_eq!((rig.find("bob", DOWN).await, rig.lookups()), (found(State::Away, 0), before));
+}
+
+#[tokio::test]
+async fn what_comes_by_itself_is_served_from_then_on() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    rig.cache.update(&jid("bob"), Presence::bare(State::Chat)).await;
+    assert_eq!(rig.find("bob", is(State::Away)).await, found(State::Away, 0), "nobody had asked for him");
+    rig.at(20);
+    rig.cache.update(&jid("bob"), Presence::bare(State::Dnd)).await;
+    rig.at(50);
+    assert_eq!(rig.find("bob", DOWN).await, found(State::Dnd, 30));
+    rig.cache.update(&jid("bob"), Presence::bare(State::Forbidden)).await;
+    rig.at(81);
+    assert_eq!(rig.find("bob", DOWN).await, NOTHING, "withdrawn consent leaves nothing");
+    assert_eq!(rig.lookups(), 2);
+}
+
+#[tokio::test]
+async fn a_lookup_that_is_overtaken_is_not_kept() {
+    for withdrawn in [true, false] {
+        let rig = Rig::new(Renewal::Behind, 10);
+        rig.find("bob", is(State::Away)).await;
+        rig.at(31);
+        let (go, gate) = watch::channel(false);
+        let slow = gated(&gate, is(State::Away));
+        rig.cache.find(&jid("bob"), Want::Presence, Instant::now() + Duration::from_secs(5), anybody, slow).await;
+        match withdrawn {
+            true => rig.cache.update(&jid("bob"), Presence::bare(State::Forbidden)).await,
+            false => rig.cache.forget(&jid("bob")).await,
+        }
+        go.send_replace(true);
+        tokio::task::yield_now().await;
+        assert_eq!(rig.find("bob", is(State::Xa)).await, found(State::Xa, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_picture_lives_longer_than_its_presence() {
+    use State::{Away, Chat, Dnd};
+    let rig = Rig::new(Renewal::Behind, 10);
+    // After so many seconds, what a lookup would bring, what is served, and how often the server was asked by then.
+    for (seconds, want, brings, expected, lookups) in [
+        (0, Want::Presence, pictured(Away, 1), found(Away, 0), 1),
+        (5, Want::Picture, pictured(Dnd, 1), found_pictured(Dnd, 1, 0), 2),
+        (6, Want::Picture, DOWN, found_pictured(Dnd, 1, 1), 2),
+        (7, Want::Presence, DOWN, found(Dnd, 2), 2),
+        (40, Want::Picture, pictured(Chat, 2), found_pictured(Dnd, 1, 35), 3),
+        (41, Want::Picture, DOWN, found_pictured(Chat, 1, 1), 3),
+        (3605, Want::Picture, pictured(Away, 3), found_pictured(Away, 1, 0), 4),
+        (3606, Want::Picture, DOWN, found_pictured(Away, 1, 1), 5),
+        (3607, Want::Picture, pictured(Away, 3), found_pictured(Away, 3, 0), 6),
+        (3608, Want::Picture, DOWN, found_pictured(Away, 3, 1), 6),
+        (4000, Want::Picture, DOWN, NOTHING, 7),
+    ] {
+        rig.at(seconds);
+        let served = rig.find_as_wanted("bob", want, brings).await;
+        assert_eq!((served, rig.lookups()), (expected, lookups), "{want:?} after {seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_picture_is_asked_again_soon() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    for (seconds, lookups) in [(0, 1), (20, 1), (60, 2), (61, 3)] {
+        rig.at(seconds);
+        rig.find_as_wanted("bob", Want::Picture, pictured(State::Away, 0)).await;
+        assert_eq!(rig.lookups(), lookups, "after {seconds} s");
+    }
+    let served = rig.find_as_wanted("bob", Want::Picture, pictured(State::Away, 1)).await;
+    assert_eq!(served, found(State::Away, 0));
+}
+
+#[tokio::test]
+async fn a_refusal_takes_the_picture_with_it() {
+    use State::{Away, Forbidden};
+    for how in ["a lookup", "a push", "forgotten"] {
+        let rig = Rig::new(Renewal::Behind, 10);
+        let find = async |brings| rig.find_as_wanted("bob", Want::Picture, brings).await;
+        assert_eq!(find(pictured(Away, 1)).await, found_pictured(Away, 1, 0));
+        rig.at(41);
+        match how {
+            "a lookup" => assert_eq!(find(pictured(Forbidden, 0)).await, found(Forbidden, 0)),
+            "a push" => rig.cache.update(&jid("bob"), Presence::bare(Forbidden)).await,
+            _ => rig.cache.forget(&jid("bob")).await,
+        }
+        rig.at(72);
+        assert_eq!(find(pictured(Away, 0)).await, found(Away, 0), "{how}: nothing of it is left");
+        rig.at(133);
+        assert_eq!(find(pictured(Away, 2)).await, found_pictured(Away, 2, 0), "{how}");
+    }
+}
+
+/// Whoever is asked for with a picture is not shown by a lookup that began before he refused.
+#[tokio::test]
+async fn a_refusal_overtakes_the_lookup_of_the_picture() {
+    let rig = Rig::new(Renewal::Behind, 10);
+    let (go, gate) = watch::channel(false);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let slow = gated(&gate, pictured(State::Away, 1));
+    drop(rig.cache.lead_or_follow(&(jid("bob"), Want::Picture), deadline, Trust::Others, slow));
+    let refused = |_| async { is(State::Forbidden) };
+    rig.cache.find(&jid("bob"), Want::Presence, deadline, anybody, refused).await;
+    go.send_replace(true);
+    tokio::task::yield_now().await;
+    assert_eq!(rig.find_as_wanted("bob", Want::Picture, DOWN).await, NOTHING);
+}
+
+#[test]
+fn pictures_have_a_limit() {
+    let most = Picture::new(&vec![0; crate::presence::PICTURE_BYTES]).expect("as large as they may be");
+    let mut memory = Memory::new(10);
+    for number in 0..100 {
+        memory.put_picture(&jid(&format!("u{number}")), Entry::new(Some(most.clone()), 0, None, 0));
+    }
+    let left = (0..100).filter(|number| memory.picture(&jid(&format!("u{number}"))).is_some()).count();
+    assert_eq!(left, PICTURES_BYTES / (most.bytes().len() + PICTURE_OVERHEAD));
+}
