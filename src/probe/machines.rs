@@ -12,8 +12,9 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::errand::{Errand, Outcome, Question};
-use super::lease::file_name;
+use super::lease::{Place, file_name};
 use super::memory::Fingerprint;
+use super::notes::Notes;
 use super::relay::{Caller, FAREWELL, LONGEST, QUESTIONS, fit};
 use crate::config::Identity;
 use crate::hub::{Hub, Trouble, eval, token};
@@ -161,6 +162,18 @@ impl Meeting {
                 Ok(Chair::Theirs(Envoy { meeting: self.clone(), holder, token, told, _ear: ear, asked: 0 }))
             }
             Err(_) => Err(Trouble::Foreign),
+        }
+    }
+
+    /// What people have told the machines of this identity, as far as this one has a place for it.
+    pub fn notes(&self, place: Option<&Place>) -> Option<Notes> {
+        place.map(|place| Notes::new(place.clone(), self.key("notes")))
+    }
+
+    /// Brings together what all of them were told; where the hub does not answer, each goes by its own.
+    pub async fn agree(&self, notes: &mut Option<Notes>) {
+        if let Some(notes) = notes {
+            let _ = notes.agree(&self.hub).await;
         }
     }
 

@@ -21,6 +21,8 @@ pub mod login;
 #[cfg(feature = "redis")]
 mod machines;
 pub mod memory;
+#[cfg(feature = "redis")]
+mod notes;
 pub mod own;
 pub mod pending;
 pub mod prober;

@@ -27,8 +27,8 @@ use crate::rig::{eventually, http, port};
 use crate::world::{Visit, consent, next_number, patient, visit};
 
 /// On the way to an XMPP server: counts connections, and can hold back what the server says.
-struct Tap {
-    port: u16,
+pub struct Tap {
+    pub port: u16,
     seen: Arc<Seen>,
 }
 
@@ -45,7 +45,7 @@ struct Seen {
 }
 
 impl Tap {
-    fn before(target: u16) -> Tap {
+    pub fn before(target: u16) -> Tap {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let seen = Arc::new(Seen::default());
@@ -68,15 +68,15 @@ impl Tap {
         Tap { port, seen }
     }
 
-    fn total(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.seen.total.load(Ordering::SeqCst)
     }
 
-    fn most(&self) -> usize {
+    pub fn most(&self) -> usize {
         self.seen.most.load(Ordering::SeqCst)
     }
 
-    fn probes(&self) -> usize {
+    pub fn probes(&self) -> usize {
         self.seen.probes.load(Ordering::SeqCst)
     }
 

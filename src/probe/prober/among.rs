@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::hold::{House, next};
 use super::{Opening, Task, WATCH, late};
 use crate::hub::Trouble;
-use crate::probe::machines::{Chair, Envoy, Leave, Tenure};
+use crate::probe::machines::{Chair, Envoy, Leave, Meeting, Tenure};
+use crate::probe::notes::Notes;
 use crate::probe::relay::{Caller, Relay};
 use crate::probe::steps::Stage;
 use crate::probe::{Failure, memory::Memory};
@@ -21,6 +22,10 @@ const LOOK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(60);
 /// How long, by itself, it takes new questions into one session.
 const TURN: Duration = Duration::from_millis(500);
+
+/// How soon other machines are told what people have told the holder, and how often he looks what they were told.
+const AGREE: Duration = Duration::from_secs(1);
+const AGREE_ANEW: Duration = Duration::from_secs(15);
 
 /// How it ended.
 enum Parting {
@@ -37,11 +42,12 @@ impl Task {
         loop {
             let relay = house.relay.get_or_insert_with(Relay::without_socket);
             match meeting.chair(&relay.door).await {
-                Ok(Chair::Ours(tenure)) => match self.reign(tenure, house).await {
+                Ok(Chair::Ours(tenure)) => match self.reign(tenure, &meeting, house).await {
                     Some(outcome) => return outcome,
                     None => log::warn!("{}: another machine may hold the session now", self.identity.jid),
                 },
                 Ok(Chair::Theirs(envoy)) => {
+                    meeting.agree(&mut meeting.notes(self.place.as_ref())).await;
                     if let Ok(Parting::Done) = self.visit_machine(envoy, house).await {
                         return Ok(());
                     }
@@ -55,12 +61,19 @@ impl Task {
     }
 
     /// While the lease is ours; nothing where it was lost.
-    async fn reign(&mut self, mut tenure: Tenure, house: &mut House) -> Option<Result<(), Failure>> {
+    async fn reign(&mut self, mut tenure: Tenure, meeting: &Meeting, house: &mut House) -> Option<Result<(), Failure>> {
         house.is_haunted |= tenure.follows_a_death;
+        let mut notes = meeting.notes(self.place.as_ref());
+        // First: who was asked for consent is not to be probed, and who wants to be hidden not shown.
+        meeting.agree(&mut notes).await;
         let outcome = tokio::select! {
             outcome = self.sessions(house) => Some(outcome),
             () = tenure.lost() => None,
+            () = keep_agreeing(meeting, &mut notes) => None,
         };
+        if notes.as_ref().is_some_and(Notes::may_differ) {
+            meeting.agree(&mut notes).await;
+        }
         if outcome.is_none() {
             // With the session went what it had learned since it was written down last.
             self.memory = Memory::new(self.place.clone(), self.us.clone());
@@ -148,5 +161,17 @@ impl Task {
             self.backoff.lasted();
         }
         outcome
+    }
+}
+
+/// What people tell the holder, all machines know a moment later. It never ends by itself.
+async fn keep_agreeing(meeting: &Meeting, notes: &mut Option<Notes>) {
+    let mut agreed = Instant::now();
+    loop {
+        sleep(AGREE).await;
+        if notes.as_ref().is_some_and(Notes::may_differ) || agreed + AGREE_ANEW <= Instant::now() {
+            meeting.agree(notes).await;
+            agreed = Instant::now();
+        }
     }
 }

@@ -16,7 +16,9 @@ use crate::rig::{PATIENCE, eventually};
 /// Every call tells it; nothing here depends on it, but for the directory of a machine whose hub is lost.
 const NOW_MS: u64 = 1_700_000_000_000;
 /// A visitor is kept waiting by one call of the store so long at the most, on a busy machine.
-const MOMENT: Duration = Duration::from_millis(350);
+const MOMENT: Duration = Duration::from_millis(400);
+/// And so long where it is known that there is nothing to wait for.
+const BLINK: Duration = Duration::from_millis(50);
 
 struct Machine {
     store: Store,
@@ -197,7 +199,11 @@ async fn a_slot_of_a_cluster_moves() {
     for node in [to, from] {
         node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
     }
-    assert_eq!(one.read(&bob()).await.map(|(bytes, _)| bytes), Some(b"away".to_vec()), "by MOVED");
+    // Finding out who has what may take longer than a visitor is kept waiting.
+    let until = Instant::now() + PATIENCE;
+    while one.read(&bob()).await.map(|(bytes, _)| bytes) != Some(b"away".to_vec()) {
+        assert!(Instant::now() < until, "by MOVED");
+    }
     edition(one.write(&bob(), b"dnd", 0, None).await);
     assert_eq!(other.read(&bob()).await.map(|(bytes, _)| bytes), Some(b"dnd".to_vec()));
 }
@@ -268,7 +274,6 @@ async fn what_is_not_ours_is_nothing() {
 
 /// The calls of one lookup, none of which waits for a Redis that is not there, however it is not.
 async fn goes_on_by_itself(one: &Machine, who: &BareJid, is_known_lost: bool) {
-    let limit = if is_known_lost { MOMENT / 3 } else { MOMENT };
     let mut took = Vec::new();
     let mut begun = Instant::now();
     let mut lap = |took: &mut Vec<Duration>| {
@@ -288,7 +293,10 @@ async fn goes_on_by_itself(one: &Machine, who: &BareJid, is_known_lost: bool) {
     one.store.remove(who, NOW_MS, None).await;
     assert_eq!(one.read(who).await, None);
     lap(&mut took);
-    assert!(took.iter().all(|took| *took < limit), "{took:?}");
+    assert!(took.iter().all(|took| *took < MOMENT), "{took:?}");
+    // The machine may be busy once.
+    let blinks = took.iter().filter(|took| **took < BLINK).count();
+    assert!(!is_known_lost || blinks + 1 >= took.len(), "{took:?}");
 }
 
 async fn eventually_written(one: &Machine, who: &BareJid, redis: &Redis) {
