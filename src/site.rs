@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 use log::Level;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
@@ -213,6 +213,7 @@ impl Site {
             strangers: Some(post.strangers.clone()),
             identity: identity.clone(),
             config: self.config.clone(),
+            next: None,
         };
         let manner =
             Manner { directory: self.directory.clone(), linger, opening, news: Some(news), ..self.shared.clone() };
@@ -322,13 +323,48 @@ struct Follower {
     strangers: Option<Arc<Mutex<Strangers>>>,
     identity: Identity,
     config: Config,
+    /// Who is told after that.
+    next: Option<UnboundedSender<Event>>,
+}
+
+/// What a command learns, for those who serve.
+pub struct Lesson {
+    pub cache: Arc<Cache>,
+    /// For the command's session, which knows what it hears by itself.
+    pub news: UnboundedSender<Event>,
+    /// It ends with the session.
+    pub task: JoinHandle<()>,
+}
+
+impl Lesson {
+    /// `next` is told what comes, too.
+    pub fn of(
+        config: &Config,
+        identity: &Identity,
+        directory: Option<&Path>,
+        next: Option<UnboundedSender<Event>>,
+    ) -> Lesson {
+        let store = Store::open(directory, identity, &config.cache, Level::Error);
+        #[cfg(feature = "redis")]
+        let store = {
+            let hub = Manner::default().among_machines(config, Level::Info).hub;
+            store.beneath(hub, identity, &config.cache)
+        };
+        let cache = Arc::new(Cache::new(config.cache.clone(), Renewal::Never, wall_clock(), store));
+        let (news, heard) = unbounded_channel();
+        let (config, identity) = (config.clone(), identity.clone());
+        let follower = Follower { cache: cache.clone(), strangers: None, identity, config, next };
+        Lesson { cache, news, task: tokio::spawn(follower.follow(heard)) }
+    }
 }
 
 impl Follower {
     /// Until the session's task ends.
     async fn follow(self, mut news: UnboundedReceiver<Event>) {
         while let Some(event) = news.recv().await {
-            self.take(event).await;
+            self.take(event.clone()).await;
+            // Whoever wanted to know may have gone.
+            self.next.as_ref().map(|next| next.send(event).ok());
         }
     }
 

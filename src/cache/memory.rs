@@ -11,7 +11,7 @@ use crate::presence::{Picture, State};
 use crate::viewers::Viewers;
 
 /// How long something is believed without a look into the store: what one process learns, all tell by then.
-const BELIEVED_MS: u64 = 1000;
+pub const BELIEVED_MS: u64 = 1000;
 /// Bytes of a roster that count as much as a person.
 const ROSTER_BYTES: usize = 1024;
 /// Bytes of all pictures that are remembered, and what each of them, or the lack of one, counts beside its own.
@@ -35,14 +35,19 @@ pub struct Memory {
 pub struct Entry<T> {
     pub what: T,
     pub at_ms: u64,
-    /// None where it could not be written there.
-    edition: Option<Edition>,
+    /// None where it could not be written there. In halves, which need no padding.
+    edition: Option<[u64; 2]>,
     checked_ms: u64,
 }
 
 impl<T> Entry<T> {
     pub fn new(what: T, at_ms: u64, edition: Option<Edition>, now_ms: u64) -> Entry<T> {
+        let edition = edition.map(|Edition(whole)| [(whole >> 64) as u64, whole as u64]);
         Entry { what, at_ms, edition, checked_ms: now_ms }
+    }
+
+    fn edition(&self) -> Option<Edition> {
+        self.edition.map(|[high, low]| Edition(u128::from(high) << 64 | u128::from(low)))
     }
 
     /// What is remembered from the future is as good as nothing: a clock was set.
@@ -108,8 +113,8 @@ impl Memory {
 
     pub fn edition(&self, jid: &BareJid, part: Part) -> Option<Edition> {
         match part {
-            Part::Presence => self.people.look_up(jid)?.edition,
-            Part::Picture => self.pictures.look_up(jid)?.edition,
+            Part::Presence => self.people.look_up(jid)?.edition(),
+            Part::Picture => self.pictures.look_up(jid)?.edition(),
         }
     }
 
@@ -162,7 +167,9 @@ fn heard<T>(
 fn as_person(bytes: &[u8]) -> Option<Sight> {
     let sight: Sight = serde_json::from_slice(bytes).ok()?;
     let is_known = !matches!(sight.presence.state, State::Forbidden | State::Unknown);
-    is_known.then_some(Sight { picture: None, is_settled: true, ..sight })
+    // What is read has room for more; a copy has not.
+    let presence = sight.presence.clone();
+    is_known.then(|| Sight { viewers: sight.viewers, ..Sight::bare(presence) })
 }
 
 fn as_picture(bytes: &[u8]) -> Option<Option<Picture>> {

@@ -1,18 +1,20 @@
 //! What is known by address, in memory, at most so much of it: what was stored longest ago leaves first.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jid::BareJid;
 
-/// See the module.
+/// See the module. There are thousands of entries: an address is there once, and what is in boxes takes no more room than
+/// it needs, however full the map is.
 #[derive(Debug)]
 pub struct Shelf<T> {
     /// The most that all entries may weigh.
     limit: usize,
     weight: usize,
-    entries: HashMap<BareJid, Item<T>>,
+    entries: HashMap<Arc<str>, Box<Item<T>>>,
     /// Addresses by the order in which they were stored.
-    order: BTreeMap<u64, BareJid>,
+    order: BTreeMap<u64, Arc<str>>,
     counter: u64,
 }
 
@@ -29,11 +31,11 @@ impl<T> Shelf<T> {
     }
 
     pub fn look_up(&self, jid: &BareJid) -> Option<&T> {
-        self.entries.get(jid).map(|item| &item.entry)
+        self.entries.get(jid.as_str()).map(|item| &item.entry)
     }
 
     pub fn look_up_mut(&mut self, jid: &BareJid) -> Option<&mut T> {
-        self.entries.get_mut(jid).map(|item| &mut item.entry)
+        self.entries.get_mut(jid.as_str()).map(|item| &mut item.entry)
     }
 
     /// Of what weighs more than all may, nothing is kept.
@@ -45,12 +47,13 @@ impl<T> Shelf<T> {
         }
         self.counter += 1;
         self.weight += weight;
-        self.order.insert(self.counter, jid.clone());
-        self.entries.insert(jid.clone(), Item { number: self.counter, weight, entry });
+        let address: Arc<str> = jid.as_str().into();
+        self.order.insert(self.counter, address.clone());
+        self.entries.insert(address, Box::new(Item { number: self.counter, weight, entry }));
     }
 
     pub fn remove(&mut self, jid: &BareJid) {
-        if let Some(item) = self.entries.remove(jid) {
+        if let Some(item) = self.entries.remove(jid.as_str()) {
             self.order.remove(&item.number);
             self.weight -= item.weight;
         }

@@ -107,7 +107,7 @@ impl Store {
     /// What the processes of `identity` share: where, and how loudly it is told that it fails.
     pub fn open(directory: Option<&Path>, identity: &Identity, settings: &CacheSettings, complaint: Level) -> Store {
         match directory {
-            Some(path) => Store::Directory(Directory::new(path, identity, settings.entries, complaint)),
+            Some(path) => Store::Directory(Directory::new(path, identity, settings, complaint)),
             None => Store::Nowhere,
         }
     }

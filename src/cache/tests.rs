@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::memory::{PICTURE_OVERHEAD, PICTURES_BYTES};
+use super::memory::{BELIEVED_MS, PICTURE_OVERHEAD, PICTURES_BYTES};
 use super::*;
 
 const START_MS: u64 = 1_000_000;
@@ -403,4 +403,273 @@ fn pictures_have_a_limit() {
     }
     let left = (0..100).filter(|number| memory.picture(&jid(&format!("u{number}"))).is_some()).count();
     assert_eq!(left, PICTURES_BYTES / (most.bytes().len() + PICTURE_OVERHEAD));
+}
+
+/// Several processes with one directory and one clock.
+struct Machine {
+    rigs: Vec<Rig>,
+    directory: tempfile::TempDir,
+}
+
+impl Machine {
+    fn of(processes: usize) -> Machine {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let first = Rig::new(Renewal::Behind, 10);
+        let rig = |_| {
+            let text = "[xmpp]\njid = p.example.com\npassword = x\n";
+            let config = crate::config::parse(text, std::path::Path::new("test.ini")).expect("a configuration");
+            let settings = first.cache.settings.clone();
+            let store = Store::open(Some(directory.path()), &config.identities[0], &settings, log::Level::Debug);
+            let (hand, lookups) = (first.clock_ms.clone(), first.lookups.clone());
+            let clock: Clock = Box::new(move || hand.load(Ordering::SeqCst));
+            let cache = Arc::new(Cache::new(settings, Renewal::Behind, clock, store));
+            Rig { cache, clock_ms: first.clock_ms.clone(), lookups }
+        };
+        Machine { rigs: (0..processes).map(rig).collect(), directory }
+    }
+
+    /// Of all of them together.
+    fn lookups(&self) -> usize {
+        self.rigs[0].lookups()
+    }
+
+    /// Somebody asks one process for bob, and what he gets; the lookup brings this once the gate is open.
+    fn ask(
+        &self,
+        process: usize,
+        gate: &watch::Receiver<bool>,
+        brings: Lookup,
+        may_see: bool,
+    ) -> tokio::task::JoinHandle<Found> {
+        let rig = &self.rigs[process];
+        let (cache, lookups, lookup) = (rig.cache.clone(), rig.lookups.clone(), gated(gate, brings));
+        let lookup = move |want| {
+            let (lookups, lookup) = (lookups.clone(), lookup(want));
+            async move {
+                lookups.fetch_add(1, Ordering::SeqCst);
+                lookup.await
+            }
+        };
+        tokio::spawn(async move {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            cache.find(&jid("bob"), Want::Presence, deadline, |_| may_see, lookup).await
+        })
+    }
+
+    async fn until_looked_up(&self, times: usize) {
+        while self.lookups() < times {
+            tokio::task::yield_now().await;
+        }
+        // Whoever waits has come to wait.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn many_processes_are_one_lookup() {
+    for brings in [is(State::Xa), is(State::Forbidden)] {
+        let machine = Machine::of(8);
+        let (go, gate) = watch::channel(false);
+        let asked: Vec<_> = (0..400).map(|n| machine.ask(n % 8, &gate, brings.clone(), true)).collect();
+        machine.until_looked_up(1).await;
+        go.send_replace(true);
+        let state = brings.as_ref().map(|sight| sight.presence.state).expect("it is known");
+        for answer in asked {
+            assert_eq!(answer.await.expect("no panic"), found(state, 0));
+        }
+        assert_eq!(machine.lookups(), 1, "{state:?}");
+        // Nobody who comes later is served a refusal.
+        let later = machine.rigs[3].find("bob", DOWN).await;
+        let expected = if state == State::Forbidden { (NOTHING, 2) } else { (found(state, 0), 1) };
+        assert_eq!((later, machine.lookups()), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_one_learns_all_tell_within_a_second() {
+    use State::{Away, Dnd, Xa};
+    for what in ["a push", "withdrawn", "forgotten", "a refusal"] {
+        let machine = Machine::of(3);
+        let [one, two, three] = &machine.rigs[..] else { unreachable!() };
+        assert_eq!(one.find("bob", is(Away)).await, found(Away, 0));
+        assert_eq!(two.find("bob", DOWN).await, found(Away, 0));
+        assert_eq!(machine.lookups(), 1);
+        // Long known, so that the next one is a lookup.
+        one.at(41);
+        match what {
+            "a push" => three.cache.update(&jid("bob"), Presence::bare(Dnd)).await,
+            "withdrawn" => three.cache.update(&jid("bob"), Presence::bare(State::Forbidden)).await,
+            "forgotten" => three.cache.forget(&jid("bob")).await,
+            _ => drop(three.find("bob", is(State::Forbidden)).await),
+        }
+        let before = machine.lookups();
+        let expected = if what == "a push" { (found(Dnd, 0), before) } else { (found(Xa, 0), before + 1) };
+        assert_eq!((two.find("bob", is(Xa)).await, machine.lookups()), expected, "{what}");
+        assert_eq!((one.find("bob", DOWN).await, machine.lookups()), expected, "{what}");
+    }
+}
+
+/// Without a look into the store for a second; then what was taken away there is gone here.
+#[tokio::test]
+async fn what_was_looked_at_just_now_is_believed() {
+    let machine = Machine::of(2);
+    let [one, two] = &machine.rigs[..] else { unreachable!() };
+    one.find("bob", is(State::Away)).await;
+    two.find("bob", DOWN).await;
+    one.cache.forget(&jid("bob")).await;
+    one.clock_ms.store(START_MS + BELIEVED_MS - 1, Ordering::SeqCst);
+    let Found::Known { sight, .. } = two.find("bob", DOWN).await else { panic!("it is believed") };
+    assert_eq!(sight.presence.state, State::Away);
+    one.clock_ms.store(START_MS + BELIEVED_MS, Ordering::SeqCst);
+    assert_eq!(two.find("bob", DOWN).await, NOTHING);
+}
+
+/// What comes while another process looks somebody up is newer than what it finds.
+#[tokio::test]
+async fn another_process_overtakes_a_lookup() {
+    for what in ["a push", "withdrawn", "forgotten"] {
+        let machine = Machine::of(2);
+        let [one, two] = &machine.rigs[..] else { unreachable!() };
+        one.find("bob", is(State::Away)).await;
+        one.at(41);
+        let (go, gate) = watch::channel(false);
+        let early = machine.ask(0, &gate, is(State::Away), true);
+        machine.until_looked_up(2).await;
+        match what {
+            "a push" => two.cache.update(&jid("bob"), Presence::bare(State::Dnd)).await,
+            "withdrawn" => two.cache.update(&jid("bob"), Presence::bare(State::Forbidden)).await,
+            _ => two.cache.forget(&jid("bob")).await,
+        }
+        go.send_replace(true);
+        assert_eq!(early.await.expect("no panic"), found(State::Away, 0), "who waited gets what he waited for");
+        for rig in &machine.rigs {
+            rig.at(43);
+            let expected = if what == "a push" { found(State::Dnd, 2) } else { NOTHING };
+            assert_eq!(rig.find("bob", DOWN).await, expected, "{what}");
+        }
+    }
+}
+
+/// A lookup that began after the push, and ends before another one that began before it.
+#[tokio::test]
+async fn of_two_lookups_the_later_one_counts() {
+    let machine = Machine::of(3);
+    let (go, gate) = watch::channel(false);
+    let early = machine.ask(0, &gate, is(State::Away), true);
+    machine.until_looked_up(1).await;
+    machine.rigs[2].cache.forget(&jid("bob")).await;
+    assert_eq!(machine.rigs[1].find("bob", is(State::Xa)).await, found(State::Xa, 0));
+    go.send_replace(true);
+    early.await.expect("no panic");
+    for rig in &machine.rigs {
+        rig.at(2);
+        assert_eq!(rig.find("bob", DOWN).await, found(State::Xa, 2));
+    }
+}
+
+/// Whoever may not see what others know waits for a lookup as if nobody did, also where it was found a moment ago.
+#[tokio::test]
+async fn what_others_know_helps_nobody_who_may_not_see_it() {
+    for (may_see, lookups, expected) in [(true, 0, found(State::Away, 0)), (false, 1, found(State::Xa, 0))] {
+        let machine = Machine::of(2);
+        let (_go, gate) = watch::channel(true);
+        let other = &machine.rigs[1].cache;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let Turn::Ours(lead) = other.store.turn(&jid("bob"), Part::Presence, START_MS, deadline).await else {
+            panic!("nobody looks")
+        };
+        let asked = machine.ask(0, &gate, is(State::Xa), may_see);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let sight = Sight::bare(Presence::bare(State::Away));
+        assert!(other.write(&jid("bob"), Part::Presence, &sight, Duration::ZERO, Some(&lead)).await.is_ok());
+        // Without a word: as if he had begun to wait a moment later.
+        drop(lead);
+        assert_eq!((asked.await.expect("no panic"), machine.lookups()), (expected, lookups), "may see: {may_see}");
+        // And where it was known to all before.
+        let asked = machine.ask(0, &gate, is(State::Xa), may_see);
+        assert_eq!(asked.await.expect("no panic"), if may_see { found(State::Away, 0) } else { found(State::Xa, 0) });
+        assert_eq!(machine.lookups(), lookups * 2);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_process_that_fails_looks_himself() {
+    let machine = Machine::of(3);
+    let (go, gate) = watch::channel(false);
+    let first = machine.ask(0, &gate, DOWN, true);
+    machine.until_looked_up(1).await;
+    let (_open, open) = watch::channel(true);
+    let others = [1, 2].map(|process| machine.ask(process, &open, is(State::Away), true));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    go.send_replace(true);
+    assert_eq!(first.await.expect("no panic"), NOTHING);
+    for other in others {
+        assert_eq!(other.await.expect("no panic"), found(State::Away, 0));
+    }
+    assert_eq!(machine.lookups(), 2);
+}
+
+#[tokio::test]
+async fn processes_renew_together() {
+    let machine = Machine::of(4);
+    for rig in &machine.rigs {
+        assert_eq!(rig.find("bob", is(State::Away)).await, found(State::Away, 0));
+    }
+    machine.rigs[0].at(35);
+    let (go, gate) = watch::channel(false);
+    for process in 0..4 {
+        let served = machine.ask(process, &gate, is(State::Dnd), true).await.expect("no panic");
+        assert_eq!(served, found(State::Away, 35), "nobody waits");
+    }
+    machine.until_looked_up(2).await;
+    go.send_replace(true);
+    for rig in &machine.rigs {
+        while !rig.cache.lock().lookups.is_empty() {
+            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(rig.find("bob", DOWN).await, found(State::Dnd, 0));
+    }
+    assert_eq!(machine.lookups(), 2);
+}
+
+#[tokio::test]
+async fn pictures_are_shared_as_long_as_he_may_be_seen() {
+    use State::{Away, Forbidden};
+    let machine = Machine::of(2);
+    let [one, two] = &machine.rigs[..] else { unreachable!() };
+    let find = async |rig: &Rig, brings| rig.find_as_wanted("bob", Want::Picture, brings).await;
+    assert_eq!(find(one, pictured(Away, 1)).await, found_pictured(Away, 1, 0));
+    assert_eq!((find(two, DOWN).await, machine.lookups()), (found_pictured(Away, 1, 0), 1));
+    two.cache.update(&jid("bob"), Presence::bare(Forbidden)).await;
+    one.at(1);
+    assert_eq!(find(one, DOWN).await, NOTHING);
+    assert_eq!(find(one, pictured(Away, 0)).await, found(Away, 0), "nothing of it is left");
+    assert_eq!((find(two, DOWN).await, machine.lookups()), (found(Away, 0), 3));
+}
+
+/// Where the place of the store cannot be used, each process goes by its own memory.
+#[tokio::test]
+async fn a_store_that_fails_is_done_without() {
+    let machine = Machine::of(2);
+    let [one, two] = &machine.rigs[..] else { unreachable!() };
+    // A name that no folder can have, since it is a file's.
+    drop(
+        tempfile::Builder::new()
+            .prefix("p.example.com.people")
+            .suffix("")
+            .rand_bytes(0)
+            .tempfile_in(&machine.directory)
+            .expect("ours")
+            .keep()
+            .expect("ours"),
+    );
+    for (seconds, lookups) in [(0, 2), (9, 2), (29, 2)] {
+        one.at(seconds);
+        assert_eq!(one.find("bob", is(State::Away)).await, found(State::Away, seconds));
+        assert_eq!(two.find("bob", is(State::Away)).await, found(State::Away, seconds));
+        assert_eq!(machine.lookups(), lookups, "after {seconds} s");
+    }
+    one.cache.update(&jid("bob"), Presence::bare(State::Forbidden)).await;
+    assert_eq!(one.find("bob", DOWN).await, NOTHING);
 }

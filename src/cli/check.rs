@@ -49,6 +49,8 @@ pub fn check(file: Option<PathBuf>, jids: &[BareJid], out: Out<'_>) -> Result<()
         report.owner(&config, owner.uid)?;
     }
     let shared = report.store(&config)?;
+    #[cfg(feature = "redis")]
+    run_on(runtime()?, report.hub(&config))?;
     for (identity, jids) in with_theirs(&config, jids) {
         run_on(runtime()?, report.identity(&config, identity, &jids, shared.clone()))?;
     }
@@ -127,6 +129,20 @@ impl Report<'_> {
             }
         }
         Ok(Some(directory))
+    }
+
+    /// Whether something can be written where machines meet.
+    #[cfg(feature = "redis")]
+    async fn hub(&mut self, config: &Config) -> io::Result<()> {
+        let begun = Instant::now();
+        let Some(hub) = Manner::default().among_machines(config, log::Level::Debug).hub else { return Ok(()) };
+        match hub.prove().await {
+            Ok(()) => self.passed(&hub.to_string(), begun.elapsed()),
+            Err(reason) => {
+                self.ill(&format!("{hub}: {reason}"))?;
+                self.advice("until it serves, each machine goes by itself")
+            }
+        }
     }
 
     /// The way to an identity's server: a question about the server itself goes all of it.

@@ -16,6 +16,7 @@ use crate::probe::Event;
 use crate::probe::guests::Order;
 use crate::probe::prober::{Manner, Opening, Prober};
 use crate::probe::steps::{Stage, Steps};
+use crate::site::Lesson;
 
 /// How long without `--for`: until somebody ends it, as far as a clock can count.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -26,26 +27,28 @@ pub fn listen(config: &Config, time: Option<Duration>, out: Out<'_>) -> Result<(
         let end = Instant::now() + time.unwrap_or(LONG);
         let mut signals = Signals::listen()?;
         let (news, mut heard) = unbounded_channel();
-        let mut held: Vec<(Prober, JoinHandle<()>)> = Vec::new();
+        let mut held: Vec<(Prober, [JoinHandle<()>; 2])> = Vec::new();
         let mut all_held = true;
         for identity in &config.identities {
             let (listener, steps) = unbounded_channel();
-            let manner = Manner {
-                linger: None,
-                opening: Opening::Always,
-                steps: Steps::told_to(listener),
-                news: Some(news.clone()),
-                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
-            };
             if !identity.accept_subscriptions {
                 let us = &identity.jid;
                 writeln!(out, "{us}: takes no offers: accept_subscriptions = yes in its section of the configuration")?;
                 all_held = false;
                 continue;
             }
+            let next = Some(news.clone());
+            let Lesson { news, task: lesson, .. } = Lesson::of(config, identity, directory.as_deref(), next);
+            let manner = Manner {
+                linger: None,
+                opening: Opening::Always,
+                steps: Steps::told_to(listener),
+                news: Some(news),
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
+            };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             all_held &= begin(identity, &prober, steps, out).await?;
-            held.push((prober, task));
+            held.push((prober, [task, lesson]));
         }
         drop(news);
         loop {
@@ -58,9 +61,11 @@ pub fn listen(config: &Config, time: Option<Duration>, out: Out<'_>) -> Result<(
                 () = sleep_until(end) => break,
             }
         }
-        for (prober, task) in held {
+        for (prober, tasks) in held {
             drop(prober);
-            task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            for task in tasks {
+                task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            }
         }
         if all_held { Ok(()) } else { Err(Failed::Told) }
     })

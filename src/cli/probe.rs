@@ -15,6 +15,7 @@ use crate::presence::{Resource, State, Texts};
 use crate::probe::prober::{Manner, Prober, Unasked};
 use crate::probe::steps::{Stage, Steps};
 use crate::probe::{Answer, Why};
+use crate::site::Lesson;
 use crate::viewers::Viewers;
 
 /// `requester` is whose rights are wanted.
@@ -30,8 +31,11 @@ pub fn probe(config: &Config, jids: &[BareJid], requester: Option<&BareJid>, out
                 continue;
             };
             let (listener, mut steps) = unbounded_channel();
+            let Lesson { cache, news, task: lesson } = Lesson::of(config, identity, directory.as_deref(), None);
+            let steps_told = Steps::told_to(listener);
             let manner = Manner {
-                steps: Steps::told_to(listener),
+                steps: steps_told,
+                news: Some(news),
                 ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
             };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
@@ -39,6 +43,9 @@ pub fn probe(config: &Config, jids: &[BareJid], requester: Option<&BareJid>, out
                 let begun = Instant::now();
                 let answer = prober.ask(jid.clone(), begun + identity.timeout).await;
                 let answered = Instant::now();
+                if answer.as_ref().is_ok_and(|answer| answer.presence.state == State::Forbidden) {
+                    cache.forget(jid).await;
+                }
                 let failure = answer.as_ref().err().map(|unasked| unasked.failure.clone());
                 let viewers = answer.as_ref().ok().map(|answer| answer.viewers.clone());
                 all_known &= tell(jid, identity, answer, out)?;
@@ -51,7 +58,9 @@ pub fn probe(config: &Config, jids: &[BareJid], requester: Option<&BareJid>, out
                 writeln!(out, "  {}", way(begun, answered, &mut steps))?;
             }
             drop(prober);
-            task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            for task in [task, lesson] {
+                task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            }
         }
         Ok::<bool, Failed>(all_known)
     })?;

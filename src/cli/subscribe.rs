@@ -8,6 +8,7 @@ use super::{Failed, Out, by_identity, run_on, runtime, shared_directory};
 use crate::config::Config;
 use crate::probe::Consent;
 use crate::probe::prober::{Manner, Prober};
+use crate::site::Lesson;
 
 /// What is wished of people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +31,12 @@ pub fn subscribe(config: &Config, jids: &[BareJid], wish: Wish, out: Out<'_>) ->
                 }
                 continue;
             };
-            let (prober, task) = Prober::spawn(
-                identity.clone(),
-                Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn),
-            );
+            let Lesson { cache, news, task: lesson } = Lesson::of(config, identity, directory.as_deref(), None);
+            let manner = Manner {
+                news: Some(news),
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
+            };
+            let (prober, task) = Prober::spawn(identity.clone(), manner);
             for jid in jids {
                 let deadline = Instant::now() + identity.timeout;
                 let consent = match wish {
@@ -41,13 +44,17 @@ pub fn subscribe(config: &Config, jids: &[BareJid], wish: Wish, out: Out<'_>) ->
                     Wish::Unsubscribe => prober.unsubscribe(jid.clone(), deadline).await,
                 };
                 all_asked &= consent.is_ok();
+                // Whatever has come of it, what was known of him is no longer so.
+                cache.forget(jid).await;
                 match consent {
                     Ok(consent) => writeln!(out, "{jid}: {}", told(consent, &identity.jid))?,
                     Err(unasked) => writeln!(out, "{jid}: not asked: {unasked}")?,
                 }
             }
             drop(prober);
-            task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            for task in [task, lesson] {
+                task.await.map_err(|error| Failed::Because(error.to_string()))?;
+            }
         }
         Ok::<bool, Failed>(all_asked)
     })?;

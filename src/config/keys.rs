@@ -330,7 +330,8 @@ pub const KEYS: &[Key] = &[
         "entries",
         Kind::Number { min: 10, max: 10_000_000, unit: "" },
         Value("10000"),
-        "How many people are remembered. Refusals have a tenth of that of their own.",
+        "How many people are remembered for each identity, in memory and in the directory. Refusals have a tenth of that \
+         of their own.",
     ),
     row(
         Cache,

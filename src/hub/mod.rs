@@ -106,6 +106,13 @@ impl Hub {
         }
     }
 
+    /// Whether it serves; else why not, for a person.
+    pub async fn prove(&self) -> Result<(), String> {
+        let proof = self.ask_calmly(&eval(PROOF, &[PROOF_KEY], &[])).await;
+        let reason = || self.told().last.as_ref().map(|(reason, _)| reason.clone());
+        proof.map(drop).map_err(|_| reason().unwrap_or_else(|| Unreached::Silent.to_string()))
+    }
+
     /// Not lost: somebody asked and was answered, or nobody has asked yet.
     pub fn is_there(&self) -> bool {
         matches!(*self.0.link.borrow(), Link::Untried | Link::Up(_))

@@ -27,6 +27,7 @@ mod requesters;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod rosters;
+mod shared;
 mod sockets;
 mod stand;
 mod strangers;

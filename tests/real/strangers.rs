@@ -115,7 +115,8 @@ fn count_together(server: &Xmpp, identity: Identity) {
     assert_eq!(ask(&installed, FIRST, &refused_ones[0]), refused(), "the same question is not another one");
     assert_eq!(ask_serve(&mut connection, FIRST, "nobody12"), unknown(), "it counts for everybody");
     assert_eq!(ask_serve(&mut connection, FIRST, "away"), lunch(), "who is known to be visible is not touched");
-    assert_eq!(ask(&installed, FIRST, "away"), unknown(), "this process knows nobody");
+    assert_eq!(ask(&installed, FIRST, "away"), lunch(), "nor is he to a process that starts now");
+    assert_eq!(ask(&installed, FIRST, "chat"), unknown(), "of him nobody knows");
     assert_eq!(ask(&installed, SECOND, "away"), lunch(), "another visitor");
 
     let questions = [(SECOND, nobody(20)), (THIRD, nobody(21)), (SECOND, nobody(22)), (THIRD, nobody(23))];

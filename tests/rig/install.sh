@@ -38,6 +38,9 @@ if [ "${1:-}" = test ]; then
     need pkg-config has pkg-config
     need redis-server has redis-server
     need redis-tools has redis-cli
+    # Clocks that differ, and what a process opens.
+    need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketimeMT.so.1'
+    need strace has strace
     # One of the languages that sign links in contrib.
     need php-cli has php
     need libapache2-mod-fcgid test -e /usr/lib/apache2/modules/mod_fcgid.so

@@ -7,6 +7,7 @@ pub mod apache;
 pub mod certificate;
 pub mod component;
 pub mod copy;
+pub mod crowd;
 pub mod dns;
 pub mod ejabberd;
 pub mod fastcgi;

@@ -1,7 +1,7 @@
 //! The executable under test, with a configuration and a directory of its own, started in every way it can be.
 
 use std::fs::{self, Permissions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -93,8 +93,14 @@ impl Webpresence {
         output(command, b"")
     }
 
-    /// `webpresence get QUERY`.
+    /// `webpresence get QUERY`, and nothing is known of anybody.
     pub fn get(&self, query: &str) -> Answer {
+        self.forget_people();
+        self.get_as_known(query)
+    }
+
+    /// The same with what its processes have learned about people.
+    pub fn get_as_known(&self, query: &str) -> Answer {
         let output = self.run(&["get", query]);
         assert!(output.status.success() || !output.stdout.is_empty(), "get {query}: {output:?}");
         Answer::from_cgi(&output.stdout)
@@ -120,6 +126,19 @@ impl Webpresence {
         (Answer::from_cgi(&output.stdout), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
+    /// Where its processes keep what they know of people.
+    pub fn people(&self) -> PathBuf {
+        self.state.path().join(format!("{}.people", self.identity.jid()))
+    }
+
+    /// The next process looks everybody up. One that runs may write there at the same time.
+    fn forget_people(&self) {
+        eventually("nobody is known", || {
+            let removed = fs::remove_dir_all(self.people());
+            removed.map_or_else(|error| (error.kind() == ErrorKind::NotFound).then_some(()), Some)
+        });
+    }
+
     /// What its processes have learned, as they wrote it down.
     pub fn facts(&self) -> String {
         fs::read_to_string(self.facts_file()).expect("it is written after every session")
@@ -142,8 +161,12 @@ impl Webpresence {
 
     /// `webpresence serve` on a Unix socket that the web servers may use; returns when it accepts.
     pub fn serve(&self) -> Serve {
-        let socket = self.dir.path().join("webpresence.sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_webpresence"));
+        self.serve_by("webpresence.sock", Command::new(env!("CARGO_BIN_EXE_webpresence")))
+    }
+
+    /// One of several, on a socket of that name; `command` starts the executable when its arguments are added.
+    pub fn serve_by(&self, name: &str, mut command: Command) -> Serve {
+        let socket = self.dir.path().join(name);
         command.arg("serve").arg("--config").arg(&self.config);
         command.arg("--listen").arg(listen_argument(&socket));
         let mut leash = Leash::start(directory("serve"), None, &mut command, &[]);

@@ -2,6 +2,9 @@
 //! their share. What is newer wins, whoever writes it. A process may be killed at any moment, the disk may be full or not
 //! writable, other clocks may go wrong: what remains is a lookup too many. Only processes of our own user get in here.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -17,7 +20,8 @@ use tokio::time::{Instant, sleep};
 use super::lead::{self, ABANDONED};
 use super::trouble::Trouble;
 use super::{Edition, Kept, Lead, News, Part, Turn, Written};
-use crate::config::Identity;
+use crate::cache::PICTURE_LIFE;
+use crate::config::{CacheSettings, Identity};
 use crate::probe::lease::Place;
 use crate::probe::memory::Fingerprint;
 
@@ -36,6 +40,9 @@ const POLL: Duration = Duration::from_micros(500);
 /// Two writings of the same length within a tick of the clock would look the same.
 const PADS: u64 = 32;
 
+/// Every so many writings of a process it looks for what is too old.
+const SELDOM: u64 = 16;
+
 const LEAD: &str = "lead";
 const DRAFT: &str = "new";
 
@@ -43,8 +50,10 @@ const DRAFT: &str = "new";
 #[derive(Debug)]
 pub struct Directory {
     folder: PathBuf,
-    realm: digest::Digest,
+    realm: [u8; digest::SHA256_OUTPUT_LEN],
     entries: usize,
+    /// How long anything is of use.
+    life: Duration,
     buckets: usize,
     writings: AtomicU64,
     trouble: Trouble,
@@ -57,11 +66,19 @@ struct Spot {
     most: Share,
 }
 
-/// What one bucket may hold.
+/// What one bucket may hold, and how long.
 #[derive(Clone, Copy)]
 struct Share {
     files: usize,
     bytes: u64,
+    life: Duration,
+}
+
+/// What is looked at beside names: each file costs a moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    Quick,
+    Thorough,
 }
 
 /// One file, and what it says about itself.
@@ -73,15 +90,17 @@ struct Entry {
 
 impl Directory {
     /// What one configuration knows is nothing to another: both may write here, and neither finds the other's.
-    pub fn new(directory: &Path, identity: &Identity, entries: usize, complaint: Level) -> Directory {
+    pub fn new(directory: &Path, identity: &Identity, settings: &CacheSettings, complaint: Level) -> Directory {
+        let CacheSettings { ttl, refresh, stale, entries, .. } = *settings;
         let folder = Place::new(directory, &identity.jid).path("people");
         let known = format!("{} {:?}", Fingerprint::of(identity).text(), identity.access.visibility);
         let buckets = 1 << (entries / BUCKET).max(1).ilog2();
         Directory {
             trouble: Trouble::new(&folder, complaint),
             folder,
-            realm: digest::digest(&digest::SHA256, known.as_bytes()),
+            realm: digest::digest(&digest::SHA256, known.as_bytes()).as_ref().try_into().expect("so long is SHA-256"),
             entries,
+            life: stale.max(ttl + refresh),
             buckets,
             writings: AtomicU64::new(u64::from(std::process::id())),
         }
@@ -205,29 +224,34 @@ impl Directory {
             file.metadata()
         };
         let there = put().inspect_err(|_| drop(fs::remove_file(&draft)))?;
-        spot.sweep(&there)?;
+        let sweep = if number.is_multiple_of(SELDOM) { Sweep::Thorough } else { Sweep::Quick };
+        spot.sweep(&there, sweep)?;
         Ok(Written::As(edition(&there)))
     }
 
     fn spot(&self, jid: &BareJid, part: Part) -> Spot {
         let mut context = digest::Context::new(&digest::SHA256);
-        context.update(self.realm.as_ref());
+        context.update(&self.realm);
         context.update(jid.as_str().as_bytes());
         let hash = context.finish();
         let (front, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
         let front = usize::from_be_bytes(*front);
         let name = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let (bucket, files, bytes) = match part {
+        let (bucket, most) = match part {
             Part::Presence => {
                 let files = self.entries / self.buckets;
-                (format!("{:x}", front % self.buckets), files, files as u64 * PERSON_BYTES)
+                let bytes = files as u64 * PERSON_BYTES;
+                (format!("{:x}", front % self.buckets), Share { files, bytes, life: self.life })
             }
             Part::Picture => {
                 let files = self.entries.div_ceil(PICTURE_BUCKETS);
-                (format!("pictures.{:x}", front % PICTURE_BUCKETS), files, PICTURES_BYTES / PICTURE_BUCKETS as u64)
+                let bytes = PICTURES_BYTES / PICTURE_BUCKETS as u64;
+                // Told as long as its presence is, however old.
+                let life = self.life.max(PICTURE_LIFE);
+                (format!("pictures.{:x}", front % PICTURE_BUCKETS), Share { files, bytes, life })
             }
         };
-        Spot { bucket: self.folder.join(bucket), name, most: Share { files, bytes } }
+        Spot { bucket: self.folder.join(bucket), name, most }
     }
 }
 
@@ -294,7 +318,7 @@ impl Spot {
 
     /// Whatever is over the share leaves, what was written longest ago first, and what processes have left that were
     /// killed. Times are those of the file system, which is the same for all of them.
-    fn sweep(&self, written: &fs::Metadata) -> io::Result<()> {
+    fn sweep(&self, written: &fs::Metadata, sweep: Sweep) -> io::Result<()> {
         let now = written.modified()?;
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.bucket)? {
@@ -302,24 +326,26 @@ impl Spot {
             let name = entry.file_name();
             match name.to_str() {
                 Some(name) if !name.contains('.') => entries.push(entry.path()),
-                _ if is_old(&entry, now) => gone(fs::remove_file(entry.path()))?,
+                _ if entry.metadata().is_ok_and(|there| is_older(&there, ABANDONED, now)) => {
+                    gone(fs::remove_file(entry.path()))?
+                }
                 _ => {}
             }
         }
-        if entries.len() > self.most.files || written.len() > PERSON_BYTES {
-            self.shrink(entries, written)?;
+        if sweep == Sweep::Thorough || entries.len() > self.most.files || written.len() > PERSON_BYTES {
+            self.shrink(entries, written, now)?;
         }
         Ok(())
     }
 
-    fn shrink(&self, entries: Vec<PathBuf>, written: &fs::Metadata) -> io::Result<()> {
+    fn shrink(&self, entries: Vec<PathBuf>, written: &fs::Metadata, now: SystemTime) -> io::Result<()> {
         let seen = entries.into_iter().filter_map(|path| fs::symlink_metadata(&path).ok().map(|there| (there, path)));
         let mut entries: Vec<_> = seen.filter(|(there, _)| there.ino() != written.ino()).collect();
         entries.sort_by_key(|(there, _)| std::cmp::Reverse((there.mtime(), there.mtime_nsec())));
-        let mut left = Share { files: 1, bytes: written.len() };
+        let (mut files, mut bytes) = (1, written.len());
         for (there, path) in entries {
-            left = Share { files: left.files + 1, bytes: left.bytes + there.len() };
-            if left.files > self.most.files || left.bytes > self.most.bytes {
+            (files, bytes) = (files + 1, bytes + there.len());
+            if files > self.most.files || bytes > self.most.bytes || is_older(&there, self.most.life, now) {
                 gone(fs::remove_file(path))?;
             }
         }
@@ -359,9 +385,8 @@ fn edition(there: &fs::Metadata) -> Edition {
     Edition(u128::from(there.ino() ^ there.len().rotate_right(24)) << 64 | u128::from(time))
 }
 
-fn is_old(entry: &fs::DirEntry, now: SystemTime) -> bool {
-    let written = entry.metadata().and_then(|there| there.modified());
-    written.is_ok_and(|written| now.duration_since(written).is_ok_and(|age| age >= ABANDONED))
+fn is_older(there: &fs::Metadata, age: Duration, now: SystemTime) -> bool {
+    there.modified().is_ok_and(|written| now.duration_since(written).is_ok_and(|found| found > age))
 }
 
 /// No file of ours.

@@ -1,6 +1,7 @@
 //! Installations with directories of their own, as on several machines, before one XMPP server: what reaches it is counted
 //! on the way.
 
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
@@ -288,9 +289,12 @@ fn the_holding_machine_is_stopped() {
 fn clocks_are_an_hour_apart() {
     let (world, redis) = (visit(Kind::Prosody), Redis::start());
     let (machines, tap) = machines(&world.server, 25, 2, &redis.url(), ("", "ttl = 3\nrefresh = 0\nstale = 300"));
-    let faketime = crate::rig::program("faketime", "faketime");
-    let faketime = faketime.to_str().expect("a path of Debian");
-    let daemons = [machines[0].serve(), machines[1].serve_by(&[faketime, "-f", "+1h"])];
+    let folders = fs::read_dir("/usr/lib").expect("a folder").flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let library = libraries.find(|path| path.exists()).expect("install it with: apt-get install libfaketime");
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let front = ["/usr/bin/env", &preload, "FAKETIME=+1h", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let daemons = [machines[0].serve(), machines[1].serve_by(&front)];
     let person = format!("away@{DOMAIN}");
     for (n, other) in [(0, 1), (1, 0)] {
         eventually("it is too old", || {
@@ -373,5 +377,14 @@ fn a_wrong_password_is_told_without_it() {
     assert_eq!(daemon.text(&format!("away@{DOMAIN}")), "Lunch\n");
     let log = daemon.leash.log();
     assert_eq!(daemon.said_of_redis(), 1, "{log}");
+    let check = |installed: &Webpresence| String::from_utf8_lossy(&installed.run(&["check"]).stdout).into_owned();
+    let report = check(&machines[0].installed);
+    assert!(
+        report.contains(&format!("✗ redis at 127.0.0.1:{}: ", redis.port)) && !report.contains("hunter2"),
+        "{report}"
+    );
+    machines[0].installed.configure(&machines[0].installed.configuration().replace("hunter2", "right"));
+    let report = check(&machines[0].installed);
+    assert!(report.contains(&format!("✓ redis at 127.0.0.1:{}, ", redis.port)), "{report}");
     assert!(!log.contains("hunter2") && log.contains("authentication failed"), "{log}");
 }
