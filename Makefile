@@ -26,6 +26,9 @@ test:
 	cargo test --locked
 	cargo clippy --locked --no-default-features --features native-tls -- -D warnings
 	cargo test --locked --features native-tls --test real tls::
+	cargo clippy --locked --all-targets --features redis -- -D warnings
+	cargo test --locked --features redis --lib --test config
+	cargo test --locked --features redis --test real redis::
 	cd images/maker && cargo fmt --check && cargo test --locked && cargo run --locked -- --check
 	@echo "Everything passes."
 

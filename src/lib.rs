@@ -14,6 +14,8 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+#[cfg(feature = "redis")]
+pub mod hub;
 pub mod logging;
 pub mod presence;
 pub mod probe;

@@ -45,12 +45,12 @@ pub struct Site {
     config: Config,
     icons: Arc<Icons>,
     directory: Option<PathBuf>,
+    /// How all its probers behave.
+    shared: Manner,
     life: Life,
     clock: Clock,
     posts: Vec<Post>,
     sessions: Sessions,
-    /// Open at the same time, of all identities.
-    lookups: Lookups,
     /// How loudly it is told what every request of a process of its own would tell again.
     complaint: Level,
 }
@@ -80,9 +80,13 @@ impl Site {
     /// `directory` is where processes take turns; within a tokio runtime.
     pub fn open(config: Config, icons: Icons, directory: Option<PathBuf>, life: Life) -> (Site, Sessions) {
         let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
+        let (lookups, limits) = (Lookups::new(config.limits), config.limits);
+        let shared = Manner { lookups, limits, ..Manner::default() }.among_machines(&config, complaint);
         let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
         let post = |identity: &Identity| {
             let store = Store::open(directory.as_deref(), identity, &config.cache, complaint);
+            #[cfg(feature = "redis")]
+            let store = store.beneath(shared.hub.clone(), identity, &config.cache);
             Post {
                 name: identity.name.clone(),
                 cache: Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock(), store)),
@@ -96,11 +100,11 @@ impl Site {
         let site = Site {
             icons: Arc::new(icons),
             directory,
+            shared,
             life,
             clock: wall_clock(),
             posts,
             sessions: sessions.clone(),
-            lookups: Lookups::new(config.limits),
             complaint,
             config,
         };
@@ -213,8 +217,7 @@ impl Site {
             next: None,
         };
         let (directory, news) = (self.directory.clone(), Some(news));
-        let (lookups, limits) = (self.lookups.clone(), self.config.limits);
-        let manner = Manner { directory, linger, opening, news, lookups, limits, ..Manner::default() };
+        let manner = Manner { directory, linger, opening, news, ..self.shared.clone() };
         let (made, task) = Prober::spawn(identity.clone(), manner);
         self.sessions.add(task);
         self.sessions.add(tokio::spawn(follower.follow(heard)));
@@ -343,6 +346,11 @@ impl Lesson {
         next: Option<UnboundedSender<Event>>,
     ) -> Lesson {
         let store = Store::open(directory, identity, &config.cache, Level::Error);
+        #[cfg(feature = "redis")]
+        let store = {
+            let hub = Manner::default().among_machines(config, Level::Info).hub;
+            store.beneath(hub, identity, &config.cache)
+        };
         let cache = Arc::new(Cache::new(config.cache.clone(), Renewal::Never, wall_clock(), store));
         let (news, heard) = unbounded_channel();
         let (config, identity) = (config.clone(), identity.clone());

@@ -4,6 +4,8 @@
 
 mod directory;
 mod lead;
+#[cfg(feature = "redis")]
+mod redis;
 mod trouble;
 
 use std::path::Path;
@@ -14,6 +16,8 @@ use log::Level;
 use tokio::time::Instant;
 
 use crate::config::{CacheSettings, Identity};
+#[cfg(feature = "redis")]
+use crate::hub::Hub;
 use directory::Directory;
 
 /// See the module.
@@ -24,6 +28,9 @@ pub enum Store {
     Nowhere,
     /// The processes of one machine.
     Directory(Directory),
+    /// Those of many.
+    #[cfg(feature = "redis")]
+    Redis(Box<redis::Redis>),
 }
 
 /// What is kept of somebody: his presence changes with every minute, his picture hardly ever.
@@ -92,6 +99,8 @@ pub enum Lead {
     /// Of this process alone: it knows of no other.
     Alone,
     File(lead::Lead),
+    #[cfg(feature = "redis")]
+    Redis(redis::Lead),
 }
 
 impl Store {
@@ -103,11 +112,24 @@ impl Store {
         }
     }
 
+    /// Of many machines: this one is what is left where the hub is lost.
+    #[cfg(feature = "redis")]
+    pub fn beneath(self, hub: Option<Hub>, identity: &Identity, settings: &CacheSettings) -> Store {
+        let Some(hub) = hub else { return self };
+        let local = match self {
+            Store::Directory(directory) => Some(directory),
+            Store::Nowhere | Store::Redis(_) => None,
+        };
+        Store::Redis(Box::new(redis::Redis::new(hub, local, identity, settings)))
+    }
+
     /// What is kept of `jid`, if it is not the edition that is known already. `now_ms`: milliseconds since 1970.
     pub async fn read(&self, jid: &BareJid, part: Part, known: Option<Edition>, now_ms: u64) -> Kept {
         match self {
             Store::Nowhere => Kept::Unreachable,
             Store::Directory(directory) => directory.read(jid, part, known, now_ms),
+            #[cfg(feature = "redis")]
+            Store::Redis(redis) => redis.read(jid, part, known, now_ms).await,
         }
     }
 
@@ -116,6 +138,8 @@ impl Store {
         match self {
             Store::Nowhere => Written::Nowhere,
             Store::Directory(directory) => directory.write(jid, part, news, lead).await,
+            #[cfg(feature = "redis")]
+            Store::Redis(redis) => redis.write(jid, part, news, lead).await,
         }
     }
 
@@ -125,6 +149,8 @@ impl Store {
         match self {
             Store::Nowhere => {}
             Store::Directory(directory) => directory.remove(jid, now_ms, lead).await,
+            #[cfg(feature = "redis")]
+            Store::Redis(redis) => redis.remove(jid, now_ms, lead).await,
         }
     }
 
@@ -133,6 +159,8 @@ impl Store {
         match self {
             Store::Nowhere => {}
             Store::Directory(directory) => directory.overtake(jid).await,
+            #[cfg(feature = "redis")]
+            Store::Redis(redis) => redis.overtake(jid).await,
         }
     }
 
@@ -141,6 +169,8 @@ impl Store {
         match self {
             Store::Nowhere => Turn::Ours(Lead::Alone),
             Store::Directory(directory) => directory.turn(jid, part, now_ms, deadline).await,
+            #[cfg(feature = "redis")]
+            Store::Redis(redis) => redis.turn(jid, part, now_ms, deadline).await,
         }
     }
 
@@ -149,6 +179,8 @@ impl Store {
         match lead {
             Lead::Alone => {}
             Lead::File(lead) => lead.hand_over(outcome),
+            #[cfg(feature = "redis")]
+            Lead::Redis(lead) => lead.hand_over(outcome).await,
         }
     }
 }

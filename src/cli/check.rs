@@ -49,8 +49,10 @@ pub fn check(file: Option<PathBuf>, jids: &[BareJid], out: Out<'_>) -> Result<()
         report.owner(&config, owner.uid)?;
     }
     let shared = report.store(&config)?;
+    #[cfg(feature = "redis")]
+    run_on(runtime()?, report.hub(&config))?;
     for (identity, jids) in with_theirs(&config, jids) {
-        run_on(runtime()?, report.identity(identity, &jids, shared.clone()))?;
+        run_on(runtime()?, report.identity(&config, identity, &jids, shared.clone()))?;
     }
     for (_, jids) in by_identity(&config, jids).iter().filter(|(identity, _)| identity.is_none()) {
         for jid in jids {
@@ -129,14 +131,38 @@ impl Report<'_> {
         Ok(Some(directory))
     }
 
+    /// Whether something can be written where machines meet.
+    #[cfg(feature = "redis")]
+    async fn hub(&mut self, config: &Config) -> io::Result<()> {
+        let begun = Instant::now();
+        let Some(hub) = Manner::default().among_machines(config, log::Level::Debug).hub else { return Ok(()) };
+        match hub.prove().await {
+            Ok(()) => self.passed(&hub.to_string(), begun.elapsed()),
+            Err(reason) => {
+                self.ill(&format!("{hub}: {reason}"))?;
+                self.advice("until it serves, each machine goes by itself")
+            }
+        }
+    }
+
     /// The way to an identity's server: a question about the server itself goes all of it.
-    async fn identity(&mut self, identity: &Identity, jids: &[&BareJid], shared: Option<PathBuf>) -> io::Result<()> {
+    async fn identity(
+        &mut self,
+        config: &Config,
+        identity: &Identity,
+        jids: &[&BareJid],
+        shared: Option<PathBuf>,
+    ) -> io::Result<()> {
         let sort = if identity.is_component() { "component" } else { "account" };
         writeln!(self.out, "{} ({sort})", identity.jid)?;
         self.lock(identity, shared.as_deref())?;
         let (listener, steps) = unbounded_channel();
         let steps_told = Steps::told_to(listener);
-        let manner = Manner { steps: steps_told, proof: Proof::Password, ..Manner::of_command(shared.clone()) };
+        let manner = Manner {
+            steps: steps_told,
+            proof: Proof::Password,
+            ..Manner::of_command(shared.clone()).among_machines(config, log::Level::Warn)
+        };
         let (prober, task) = Prober::spawn(identity.clone(), manner);
         let begun = Instant::now();
         let sample = prober.ask(identity.home(), begun + identity.timeout).await;

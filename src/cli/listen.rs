@@ -44,7 +44,7 @@ pub fn listen(config: &Config, time: Option<Duration>, out: Out<'_>) -> Result<(
                 opening: Opening::Always,
                 steps: Steps::told_to(listener),
                 news: Some(news),
-                ..Manner::of_command(directory.clone())
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
             };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             all_held &= begin(identity, &prober, steps, out).await?;

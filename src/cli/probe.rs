@@ -33,7 +33,11 @@ pub fn probe(config: &Config, jids: &[BareJid], requester: Option<&BareJid>, out
             let (listener, mut steps) = unbounded_channel();
             let Lesson { cache, news, task: lesson } = Lesson::of(config, identity, directory.as_deref(), None);
             let steps_told = Steps::told_to(listener);
-            let manner = Manner { steps: steps_told, news: Some(news), ..Manner::of_command(directory.clone()) };
+            let manner = Manner {
+                steps: steps_told,
+                news: Some(news),
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
+            };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             for jid in jids {
                 let begun = Instant::now();

@@ -32,7 +32,10 @@ pub fn subscribe(config: &Config, jids: &[BareJid], wish: Wish, out: Out<'_>) ->
                 continue;
             };
             let Lesson { cache, news, task: lesson } = Lesson::of(config, identity, directory.as_deref(), None);
-            let manner = Manner { news: Some(news), ..Manner::of_command(directory.clone()) };
+            let manner = Manner {
+                news: Some(news),
+                ..Manner::of_command(directory.clone()).among_machines(config, log::Level::Warn)
+            };
             let (prober, task) = Prober::spawn(identity.clone(), manner);
             for jid in jids {
                 let deadline = Instant::now() + identity.timeout;

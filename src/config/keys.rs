@@ -346,6 +346,15 @@ pub const KEYS: &[Key] = &[
          /dev/shm.",
     ),
     row(
+        Cache,
+        "url",
+        Kind::Redis,
+        Otherwise { says: "each machine for itself", sample: "redis://:password@cache.example.com:6379/0" },
+        "Where the machines of one installation share answers and the session: a Redis or Valkey server of their own, or \
+         a database of one. It needs a build with the feature redis. While it cannot be reached, each machine goes by \
+         its directory. With a password in it, only the owner and group of this file may be allowed to read it.",
+    ),
+    row(
         Web,
         "workers",
         Kind::Number { min: 1, max: 64, unit: "" },
@@ -559,6 +568,7 @@ pub enum Kind {
     },
     Word,
     LogTarget,
+    Redis,
 }
 
 impl fmt::Display for Kind {
@@ -594,6 +604,11 @@ impl fmt::Display for Kind {
             Kind::NumberOr { word, min, max, unit } => write!(f, "{word}, {min} to {max}{unit}"),
             Kind::Word => f.write_str("1 to 200 characters in one line"),
             Kind::LogTarget => f.write_str("stderr, syslog, or the absolute path of a file"),
+            Kind::Redis => f.write_str(
+                "redis://USER:PASSWORD@HOST:PORT/DATABASE with all but the host left out at will, rediss:// for TLS, \
+                 unix:/PATH?db=DATABASE&user=USER&pass=PASSWORD; for a cluster redis+cluster:// or several URLs, \
+                 separated by commas or spaces",
+            ),
         }
     }
 }

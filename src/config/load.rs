@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use super::parse::{Draft, OWN_FOLDER, TEMPORARY, draft};
 use super::problem::{Errors, Fault, Report};
 use super::reader::{Claim, Claimed};
+use super::sections::Spot;
 use super::values::is_temporary;
 use super::{Config, Requester, Secret};
 
@@ -151,10 +152,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Looks at everything that the text claims of the machine, and fetches the secrets.
 fn check_files(draft: &mut Draft, mode: u32) {
-    if let Some((line, section)) = &draft.password
+    if let Some(Spot { line, section, key }) = &draft.password
         && is_world_readable(mode)
     {
-        draft.report.add(Some(*line), section, "password", Fault::WorldReadable { mode });
+        draft.report.add(Some(*line), section, key, Fault::WorldReadable { mode });
     }
     for claim in &draft.claims {
         let checked = match claim.what {

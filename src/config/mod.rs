@@ -14,6 +14,8 @@ mod permission;
 mod privacy;
 mod problem;
 mod reader;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod reference;
 mod sections;
 mod values;
@@ -50,6 +52,9 @@ pub struct Config {
     pub identities: Vec<Identity>,
     pub cache: CacheSettings,
     pub web: WebSettings,
+    /// Where many machines meet.
+    #[cfg(feature = "redis")]
+    pub redis: Option<redis::RedisAddress>,
     pub images: ImageSettings,
     pub words: Words,
     pub limits: Limits,

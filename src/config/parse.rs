@@ -8,8 +8,12 @@ use log::LevelFilter;
 
 use super::keys::{Key, Section, key};
 use super::problem::{Errors, Fault, Report};
+#[cfg(not(feature = "redis"))]
+use super::reader::Given;
 use super::reader::{Claim, Claimed, Reader, check};
-use super::sections::{Block, sections};
+#[cfg(feature = "redis")]
+use super::redis::{self, RedisAddress};
+use super::sections::{Block, Spot, sections};
 use super::values;
 use super::{CacheSettings, Config, ImageSettings, Limits, LogSettings, WebSettings, Words};
 use crate::presence::State;
@@ -36,27 +40,43 @@ pub(super) struct Draft {
     pub config: Config,
     pub report: Report,
     pub claims: Vec<Claim>,
-    /// Line and section of the first password in the text itself.
-    pub password: Option<(usize, String)>,
+    /// The first password in the text itself.
+    pub password: Option<Spot>,
 }
 
 pub(super) fn draft(text: &str, file: &Path) -> Draft {
     let mut report = Report::new(file);
     let mut read = sections(text, &mut report);
-    let mut reader = Reader { report, claims: Vec::new() };
-    let cache = reader.cache(&read.take(Section::Cache, ""));
+    let mut reader = Reader {
+        report,
+        claims: Vec::new(),
+        #[cfg(feature = "redis")]
+        password: None,
+    };
+    let block = read.take(Section::Cache, "");
+    let cache = reader.cache(&block);
+    #[cfg(feature = "redis")]
+    let redis = reader.redis(&block);
+    #[cfg(not(feature = "redis"))]
+    reader.refuse_redis(&block);
     let identities = reader.identities(&mut read, &cache);
     let config = Config {
         file: file.to_owned(),
         identities,
         cache,
+        #[cfg(feature = "redis")]
+        redis,
         web: reader.web(&read.take(Section::Web, "")),
         images: reader.images(&read.take(Section::Images, "")),
         words: reader.words(&read.take(Section::Text, "")),
         limits: reader.limits(&read.take(Section::Limits, "")),
         log: reader.log(&read.take(Section::Log, "")),
     };
-    Draft { config, report: reader.report, claims: reader.claims, password: read.password }
+    #[cfg(feature = "redis")]
+    let password = read.password.or(reader.password);
+    #[cfg(not(feature = "redis"))]
+    let password = read.password;
+    Draft { config, report: reader.report, claims: reader.claims, password }
 }
 
 impl Reader {
@@ -76,6 +96,23 @@ impl Reader {
             entries: usize::try_from(entries).unwrap_or(usize::MAX),
             directory,
         }
+    }
+
+    /// Its password stands in this file, as that of an identity may.
+    #[cfg(feature = "redis")]
+    fn redis(&mut self, block: &Block) -> Option<RedisAddress> {
+        const URL: &Key = key(Section::Cache, "url");
+        let address = self.value(block, URL, redis::address).ok().flatten()?;
+        if let (Some(_), Some(entry)) = (&address.password, block.entry(URL)) {
+            self.password = Some(Spot { line: entry.line, section: block.header(), key: URL.name });
+        }
+        Some(address)
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn refuse_redis(&mut self, block: &Block) {
+        const WHY: &str = "is not in this build of webpresence, which has not the feature redis";
+        let _: Given<()> = self.value(block, const { key(Section::Cache, "url") }, |_| Err(WHY));
     }
 
     fn web(&mut self, block: &Block) -> WebSettings {

@@ -12,6 +12,9 @@ use super::values;
 pub(super) struct Reader {
     pub report: Report,
     pub claims: Vec<Claim>,
+    /// One that is part of another value.
+    #[cfg(feature = "redis")]
+    pub password: Option<super::sections::Spot>,
 }
 
 /// What is wrong has been reported; there is no value to go on with.

@@ -76,8 +76,15 @@ impl Block {
 /// What the text holds.
 pub(super) struct Sections {
     pub blocks: Vec<Block>,
-    /// Line and section of the first password in the text itself, even where it stands in a wrong place.
-    pub password: Option<(usize, String)>,
+    /// The first password in the text itself, even where it stands in a wrong place.
+    pub password: Option<Spot>,
+}
+
+/// A place in the text.
+pub(super) struct Spot {
+    pub line: usize,
+    pub section: String,
+    pub key: &'static str,
 }
 
 impl Sections {
@@ -103,7 +110,7 @@ pub(super) fn sections(text: &str, report: &mut Report) -> Sections {
             }
             Ok(Line::Pair(key, value)) => {
                 if key == "password" && read.password.is_none() {
-                    read.password = Some((n, header.to_owned()));
+                    read.password = Some(Spot { line: n, section: header.to_owned(), key: "password" });
                 }
                 let inserted = match &current {
                     None => Err(Fault::BeforeFirstSection),

@@ -18,6 +18,8 @@ use super::backoff::Setback;
 use super::facts::Facts;
 use super::lease::Place;
 use crate::config::{Access, Identity, Privacy};
+#[cfg(feature = "redis")]
+use crate::config::{Security, TlsLibrary};
 
 /// Bytes of a fingerprint that tell one configuration's file from another's.
 const SHORT: usize = 4;
@@ -60,16 +62,24 @@ struct Written {
 impl Fingerprint {
     pub fn of(identity: &Identity) -> Fingerprint {
         let password = identity.password.reveal();
-        // How long somebody waits, who may see it and how much of it is each process's own affair.
+        Fingerprint(hash(&format!("{password}\n{:?}", what_matters(identity))))
+    }
+
+    /// The same for the processes of other machines. Nothing of the password goes there, whose hash could be guessed at;
+    /// and the way to the server is each machine's own.
+    #[cfg(feature = "redis")]
+    pub fn among_machines(identity: &Identity) -> Fingerprint {
         let rest = Identity {
-            name: String::new(),
-            timeout: Duration::ZERO,
-            linger: None,
-            access: Access::open(identity.access.domains.clone()),
-            privacy: Privacy::default(),
-            ..identity.clone()
+            host: None,
+            port: None,
+            security: Security::AsOffered,
+            tls: TlsLibrary::ALL[0],
+            ca_file: None,
+            client_certificate: None,
+            verify: true,
+            ..what_matters(identity)
         };
-        Fingerprint(hash(&format!("{password}\n{rest:?}")))
+        Fingerprint(hash(&format!("{rest:?}")))
     }
 
     /// Fit to be told to a process of the same user.
@@ -82,6 +92,18 @@ impl Fingerprint {
     fn setback(&self) -> String {
         let hex: String = self.0.iter().take(SHORT).map(|byte| format!("{byte:02x}")).collect();
         format!("failed.{hex}")
+    }
+}
+
+/// How long somebody waits, who may see it and how much of it is each process's own affair.
+fn what_matters(identity: &Identity) -> Identity {
+    Identity {
+        name: String::new(),
+        timeout: Duration::ZERO,
+        linger: None,
+        access: Access::open(identity.access.domains.clone()),
+        privacy: Privacy::default(),
+        ..identity.clone()
     }
 }
 

@@ -19,7 +19,11 @@ pub mod inquiry;
 pub mod lease;
 mod lines;
 pub mod login;
+#[cfg(feature = "redis")]
+mod machines;
 pub mod memory;
+#[cfg(feature = "redis")]
+mod notes;
 pub mod own;
 pub mod pending;
 pub mod prober;

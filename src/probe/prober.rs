@@ -2,6 +2,8 @@
 //! this process holds it or another one does. Here it is decided which; `hold` and `visit` do it. What fails is not
 //! tried again at once.
 
+#[cfg(feature = "redis")]
+mod among;
 mod attend;
 mod hold;
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub use super::errand::Unasked;
 use super::errand::{Attempt, Errand, Finding, Outcome, Question, Roster};
 use super::facts::Facts;
 use super::lease::{Lease, Place};
+#[cfg(feature = "redis")]
+use super::machines::Meeting;
 use super::memory::{Fingerprint, Memory};
 use super::pending::Pending;
 use super::relay::{Guest, QUESTIONS};
@@ -34,7 +38,9 @@ use super::standing::Standing;
 use super::steps::{Stage, Steps};
 use super::{Answer, Consent, Event, Failure};
 use crate::access;
-use crate::config::{Access, Identity, Limits, Visibility};
+use crate::config::{Access, Config, Identity, Limits, Visibility};
+#[cfg(feature = "redis")]
+use crate::hub::Hub;
 use crate::presence::Picture;
 
 /// What is left of a question's time for carrying its answer to the visitor.
@@ -75,6 +81,9 @@ pub struct Manner {
     pub news: Option<mpsc::UnboundedSender<Event>>,
     pub lookups: Lookups,
     pub limits: Limits,
+    /// Where machines meet.
+    #[cfg(feature = "redis")]
+    pub hub: Option<Hub>,
 }
 
 /// Room for the questions of one process, whichever identities they are for.
@@ -128,6 +137,17 @@ impl Manner {
     pub fn of_command(directory: Option<PathBuf>) -> Manner {
         Manner { directory, linger: Some(COMMAND_LINGER), caution: Caution::Person, ..Manner::default() }
     }
+
+    /// Where the configuration has a hub. How loudly it is told that it is lost is for the caller.
+    #[cfg(feature = "redis")]
+    pub fn among_machines(self, config: &Config, complaint: log::Level) -> Manner {
+        Manner { hub: config.redis.clone().map(|address| Hub::new(address, complaint)), ..self }
+    }
+
+    #[cfg(not(feature = "redis"))]
+    pub fn among_machines(self, _config: &Config, _complaint: log::Level) -> Manner {
+        self
+    }
 }
 
 impl Prober {
@@ -144,6 +164,8 @@ impl Prober {
             memory: Memory::new(place.clone(), us.clone()),
             place,
             us,
+            #[cfg(feature = "redis")]
+            meeting: manner.hub.clone().map(|hub| Meeting::new(hub, &identity)),
             identity: Arc::new(identity),
             manner,
             inbox,
@@ -240,6 +262,8 @@ struct Task {
     identity: Arc<Identity>,
     us: Fingerprint,
     place: Option<Place>,
+    #[cfg(feature = "redis")]
+    meeting: Option<Meeting>,
     pending: Pending,
     choices: Choices,
     memory: Memory,

@@ -34,9 +34,9 @@ const ANSWER_BYTES: usize = 2 * 1024 * 1024;
 /// How long a process may stay without a question.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a question may ask us to take: far more than any configuration allows.
-const LONGEST: Duration = Duration::from_secs(300);
+pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// How long the last answers may take to be read.
-const FAREWELL: Duration = Duration::from_millis(200);
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 /// How long nobody is let in after the system refused us a descriptor.
 const BREATH: Duration = Duration::from_millis(50);
 /// The longest path of a socket (unix(7)), without the zero at its end.
@@ -79,8 +79,11 @@ pub enum Trace {
 /// The holder's end: it listens until it is closed.
 pub struct Relay {
     callers: mpsc::Receiver<Caller>,
-    desk: tokio::task::JoinHandle<()>,
-    socket: PathBuf,
+    /// How others than the processes of this machine reach the holder.
+    #[cfg(feature = "redis")]
+    pub door: mpsc::Sender<Caller>,
+    /// With the socket; without one, no process of this machine is let in.
+    desk: Option<(tokio::task::JoinHandle<()>, PathBuf)>,
     /// The holder before did not take his leave, or the server not notice: to the server he may be there still.
     pub follows_a_death: bool,
 }
@@ -98,8 +101,21 @@ impl Relay {
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
         let (caller, callers) = mpsc::channel(QUESTIONS);
-        let desk = tokio::spawn(receive(listener, us.text(), caller));
-        Ok(Relay { callers, desk, socket, follows_a_death })
+        let desk = tokio::spawn(receive(listener, us.text(), caller.clone()));
+        Ok(Relay {
+            callers,
+            #[cfg(feature = "redis")]
+            door: caller,
+            desk: Some((desk, socket)),
+            follows_a_death,
+        })
+    }
+
+    /// Where this machine has no other process that could ask.
+    #[cfg(feature = "redis")]
+    pub fn without_socket() -> Relay {
+        let (door, callers) = mpsc::channel(QUESTIONS);
+        Relay { callers, door, desk: None, follows_a_death: false }
     }
 
     /// Whoever comes next; it never ends by itself.
@@ -118,14 +134,15 @@ impl Relay {
     /// Answers that are ready still go out; everything else is asked again, elsewhere. The lease is to be held until
     /// this is done, since the next holder puts his socket in the same place.
     pub async fn close(self, trace: Trace) {
+        let Some((desk, socket)) = self.desk else { return };
         if trace == Trace::Removed
-            && let Err(error) = fs::remove_file(&self.socket)
+            && let Err(error) = fs::remove_file(&socket)
         {
-            log::info!("{}: {error}", self.socket.display());
+            log::info!("{}: {error}", socket.display());
         }
         drop(self.callers);
-        if timeout(2 * FAREWELL, self.desk).await.is_err() {
-            log::info!("{}: not everybody has read his answers", self.socket.display());
+        if timeout(2 * FAREWELL, desk).await.is_err() {
+            log::info!("{}: not everybody has read his answers", socket.display());
         }
     }
 }
@@ -200,7 +217,7 @@ fn tell(lines: &mut Lines, id: u64, outcome: Outcome) -> io::Result<()> {
 }
 
 /// An answer in a form and of a length that the other end takes. A roster is never cut: who is missing there may not see.
-fn fit(outcome: Outcome) -> Outcome {
+pub(super) fn fit(outcome: Outcome) -> Outcome {
     let is_short = |outcome: &Outcome| serde_json::to_vec(outcome).is_ok_and(|text| text.len() + 100 < ANSWER_BYTES);
     let outcome = outcome.map_err(|unasked| Unasked { failure: unasked.failure.portable(), ..unasked });
     match outcome {

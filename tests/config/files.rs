@@ -155,6 +155,21 @@ fn a_password_is_for_owner_and_group() {
     }
 }
 
+/// The same for the one of Redis, which is part of a URL.
+#[cfg(feature = "redis")]
+#[test]
+fn a_password_in_a_url_is_for_owner_and_group() {
+    let machine = Machine::new();
+    machine.put("pw", "x", 0o600);
+    let text = "[xmpp]\njid = presence.example.com\npassword_file = pw\n[cache]\nurl = ";
+    let found = |url: &str, mode| machine.found(Some(&machine.put("wp.ini", format!("{text}{url}\n"), mode)));
+    assert_eq!(found("redis://:hunter2@h", 0o640), "~/wp.ini");
+    assert_eq!(found("redis://h", 0o644), "~/wp.ini");
+    let expected = "~/wp.ini:5: [cache] url: everybody may read the file with this secret (mode 0644); allowed: 0600, \
+                    or 0640 with the group of the web server";
+    assert_eq!(found("redis://:hunter2@h", 0o644), expected);
+}
+
 #[test]
 fn a_password_may_be_in_a_file_of_its_own() {
     let machine = Machine::new();

@@ -35,14 +35,16 @@ fn parse(text: &str) -> Result<Config, Errors> {
     config::parse(text, Path::new("/etc/wp.ini"))
 }
 
-/// A file with a secret is refused by nothing but the fact that it was not read, and a TLS library that it is not built
-/// in.
+/// A file with a secret is refused by nothing but the fact that it was not read, and what may be left out of a build by
+/// nothing but that.
 fn is_accepted(key: &Key, value: &str) -> bool {
     IDENTITIES.iter().any(|identity| match parse(&with(key, value, identity)) {
         Ok(_) => true,
         Err(errors) => errors.problems().iter().all(|problem| match &problem.fault {
             Fault::NeedsFile => key.name == "password_file" || is_about_signing(key, value),
-            Fault::Value { why, .. } => key.name == "tls" && *why == "is not in this build of webpresence",
+            Fault::Value { why, .. } => {
+                ["tls", "url"].contains(&key.name) && why.starts_with("is not in this build of webpresence")
+            }
             _ => false,
         }),
     })
@@ -133,6 +135,19 @@ fn sides(kind: &Kind) -> (Vec<String>, Vec<String>) {
         }
         Kind::Word => (vec!["x".into(), "ä".repeat(200)], vec!["ä".repeat(201), "a\tb".into()]),
         Kind::LogTarget => (own(&["stderr", "syslog", "/x/y"]), own(&["x", "STDERR", "x/y", "/x/", "/"])),
+        Kind::Redis => (
+            own(&["redis://a", "valkey://u:p@a:1/255", "unix:/a?pass=p", "redis+cluster://a", "redis://a,redis://b"]),
+            own(&[
+                "a",
+                "http://a",
+                "redis://",
+                "redis://a/256",
+                "redis://a:65536",
+                "unix:a",
+                "redis://a/1 redis://b",
+                ",",
+            ]),
+        ),
     }
 }
 
@@ -245,6 +260,10 @@ fn the_example_is_a_configuration() {
         let (before, after) = section.split_once(&commented).expect("every key is shown");
         let text = format!("{front}{header}{before}\n{} = {after}", key.sample_left());
         let errors = parse(&text).err().map(|errors| errors.to_string()).unwrap_or_default();
+        let no_redis = format!(
+            "[cache] url: is not in this build of webpresence, which has not the feature redis; allowed: {}",
+            Kind::Redis
+        );
         let password = "[xmpp] password_file: stands beside password; allowed: one of the two";
         let expected = match key.name {
             "password_file" => password,
@@ -257,6 +276,7 @@ fn the_example_is_a_configuration() {
             "sign_key_file_old" => {
                 "[access] sign_key_file_old: means nothing here; allowed: requester = signed beside it"
             }
+            "url" if !cfg!(feature = "redis") => no_redis.as_str(),
             _ => "",
         };
         assert!(errors.is_empty() && expected.is_empty() || errors.ends_with(expected), "{errors}\n{text}");

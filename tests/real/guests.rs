@@ -13,13 +13,13 @@ const HERE: Shown = Shown { show: "away", texts: &[("", "Lunch")], priority: 0 }
 /// Nothing is older than a second.
 const CACHE: &str = "ttl = 1\nrefresh = 0\nstale = 0";
 
-fn somebody(world: &Visit, user: &str) {
+pub fn somebody(world: &Visit, user: &str) {
     world.server.register(user);
     world.users.login(&format!("{user}/home"), HERE);
 }
 
 /// Adds the identity, and accepts its request in return.
-fn opt_in(world: &Visit, user: &str, identity: Identity) {
+pub fn opt_in(world: &Visit, user: &str, identity: Identity) {
     world.users.add(&format!("{user}/home"), &identity.jid());
     world.users.granted(&format!("{user}/home"), &identity.jid());
 }

@@ -20,6 +20,8 @@ mod origins;
 mod people;
 mod ports;
 mod privileges;
+#[cfg(feature = "redis")]
+mod redis;
 mod relay;
 mod requesters;
 #[path = "../rig/mod.rs"]

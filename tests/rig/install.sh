@@ -36,6 +36,8 @@ if [ "${1:-}" = test ]; then
     need chromium has chromium
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need pkg-config has pkg-config
+    need redis-server has redis-server
+    need redis-tools has redis-cli
     # Clocks that differ, and what a process opens.
     need libfaketime sh -c 'ls /usr/lib/*/faketime/libfaketimeMT.so.1'
     need strace has strace
@@ -98,7 +100,7 @@ quietly $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-
 if [ -d /run/systemd/system ]; then
     for service in $missing; do
         case $service in
-        prosody | nginx | ejabberd | apache2) $as_root systemctl disable --quiet "$service" ;;
+        prosody | nginx | ejabberd | apache2 | redis-server) $as_root systemctl disable --quiet "$service" ;;
         esac
     done
 fi

@@ -1,4 +1,4 @@
-//! Real servers for tests: Prosody, ejabberd, jabberd2, nginx and Apache as Debian packages them (Prosody and ejabberd
+//! Real servers for tests: Prosody, ejabberd, jabberd2, nginx, Apache and Redis as Debian packages them (Prosody and ejabberd
 //! in two releases), people who are online with a client that is not ours, and the executable under test. Each lives in
 //! a temporary directory of its own on loopback and ends with the test process, however that ends. Nothing here knows
 //! what a right answer is.
@@ -18,6 +18,8 @@ pub mod login;
 pub mod nginx;
 pub mod port;
 pub mod prosody;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod tls;
 pub mod users;
 pub mod webpresence;

@@ -132,10 +132,10 @@ impl Directory {
 
     pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&Lead>) -> Written {
         let lead = match lead {
-            // Nobody could have overtaken it.
-            Some(Lead::Alone) => return Written::Nowhere,
             Some(Lead::File(lead)) => Some(lead),
             None => None,
+            // Nobody could have overtaken it.
+            Some(_) => return Written::Nowhere,
         };
         if self.trouble.is_present(news.now_ms) {
             return Written::Nowhere;

@@ -40,12 +40,12 @@ const COMPANY: Duration = Duration::from_millis(2);
 const LATER: Duration = Duration::from_secs(3600);
 
 /// What the holder has beside its session.
-struct House {
-    relay: Option<Relay>,
+pub(super) struct House {
+    pub(super) relay: Option<Relay>,
     /// A process with another configuration waits: what is in hand is answered, and the lease goes round.
-    is_sought: bool,
+    pub(super) is_sought: bool,
     /// For all we know the server may still count a connection that was there before.
-    is_haunted: bool,
+    pub(super) is_haunted: bool,
     facts_kept: Option<Instant>,
     /// Something was answered since.
     has_learned: bool,
@@ -69,7 +69,11 @@ impl Task {
         let is_haunted = relay.as_ref().is_some_and(|relay| relay.follows_a_death);
         let mut house = House { relay, is_sought: false, is_haunted, facts_kept: None, has_learned: false };
         self.memory.recall_facts(&mut self.facts, Instant::now(), SystemTime::now());
-        if let Err(failure) = self.sessions(&mut house).await {
+        #[cfg(feature = "redis")]
+        let outcome = self.sessions_among_machines(&mut house).await;
+        #[cfg(not(feature = "redis"))]
+        let outcome = self.sessions(&mut house).await;
+        if let Err(failure) = outcome {
             self.fail_all(failure, Attempt::Made);
         }
         if let Some(relay) = house.relay {
@@ -91,7 +95,7 @@ impl Task {
     }
 
     /// One session after the other as long as somebody asks and they serve.
-    async fn sessions(&mut self, house: &mut House) -> Result<(), Failure> {
+    pub(super) async fn sessions(&mut self, house: &mut House) -> Result<(), Failure> {
         let (mut conflicts, mut was_hasty) = (0, false);
         loop {
             let time = self.login_deadline().saturating_duration_since(Instant::now());
@@ -295,7 +299,7 @@ impl Task {
         self.take(Errand::new(question, now + self.identity.timeout, None));
     }
 
-    fn called(&mut self, caller: Caller, house: &mut House) {
+    pub(super) fn called(&mut self, caller: Caller, house: &mut House) {
         match caller {
             Caller::Errand(errand) => self.take(errand),
             Caller::Stranger => house.is_sought = true,
@@ -303,7 +307,7 @@ impl Task {
     }
 
     /// Takes what has come in meanwhile, as far as there is room: one write carries it all.
-    fn take_more(&mut self, house: &mut House) {
+    pub(super) fn take_more(&mut self, house: &mut House) {
         while self.may_take() && !house.is_sought {
             if let Ok(errand) = self.inbox.try_recv() {
                 self.take(errand);
@@ -465,7 +469,7 @@ fn is_confused(failure: &Failure, was_hasty: bool) -> bool {
     }
 }
 
-async fn next(relay: &mut Option<Relay>) -> Caller {
+pub(super) async fn next(relay: &mut Option<Relay>) -> Caller {
     match relay {
         Some(relay) => relay.next().await,
         None => std::future::pending().await,
