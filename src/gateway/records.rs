@@ -15,13 +15,16 @@ use self::pairs::CutOff;
 use self::wire::{EndStatus, HEADER_LEN, Header};
 use super::{MAX_BODY_BYTES, MAX_PARAMS_BYTES};
 use crate::web::request::{Excess, Request};
-use crate::web::vars::Vars;
+use crate::web::vars::{Place, Vars};
 
 mod pairs;
 pub mod wire;
 
 /// Requests under way at once on one connection; one more is refused with FCGI_OVERLOADED.
 pub const MAX_REQUESTS: usize = 64;
+
+/// What a variable takes, on average and rather less than that.
+const PAIR_BYTES: usize = 24;
 
 /// Room for one record that an idle connection keeps.
 const IDLE_RECORD_BYTES: usize = 4 * 1024;
@@ -346,13 +349,14 @@ impl Incoming {
     }
 
     fn into_request(self) -> Result<Request, CutOff> {
-        let mut vars = Vars::with_capacity(self.params.len());
+        let mut places = Vec::with_capacity(self.params.len() / PAIR_BYTES);
         for pair in pairs::pairs(&self.params) {
-            let (name, value) = pair?;
+            let (begin, name, value) = pair?;
             if !name.is_empty() && (name.is_ascii() || str::from_utf8(name).is_ok()) {
-                vars.insert(name, value);
+                places.push(Place::new(begin, name, value.len()));
             }
         }
+        let vars = Vars::new(self.params, places);
         let mut request = Request { vars, body: self.body, excess: self.excess, arrived: self.since };
         // Specification, 6.2: the visitor went away in the middle of it. Cut short, a form may name somebody else.
         if request.content_length().is_some_and(|length| length > request.body.len() as u64) {

@@ -9,34 +9,48 @@ use std::fmt;
 pub struct Vars {
     bytes: Vec<u8>,
     places: Vec<Place>,
+    /// A bit for each hint there is.
+    hints: u64,
 }
 
-/// Where in the bytes a name begins, its value, and where that ends.
+/// Where in the bytes a name begins, its value behind it, and where that ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+pub struct Place {
     hint: u16,
     name: usize,
     value: usize,
     end: usize,
 }
 
+impl Place {
+    /// Of a name that begins there, with a value of so many bytes right behind it.
+    pub fn new(begin: usize, name: &[u8], value_len: usize) -> Place {
+        let value = begin + name.len();
+        Place { hint: hint(name), name: begin, value, end: value + value_len }
+    }
+}
+
 impl Vars {
-    /// Room for about so many bytes of names and values.
-    pub fn with_capacity(bytes: usize) -> Vars {
-        Vars { bytes: Vec::with_capacity(bytes), places: Vec::with_capacity(bytes / PAIR_BYTES) }
+    /// Those that lie at `places` within `bytes`, whatever else is there.
+    pub fn new(bytes: Vec<u8>, places: Vec<Place>) -> Vars {
+        let hints = places.iter().fold(0, |hints, place| hints | bit(place.hint));
+        Vars { bytes, places, hints }
     }
 
     pub fn insert(&mut self, name: &[u8], value: &[u8]) {
-        let begin = self.bytes.len();
+        let place = Place::new(self.bytes.len(), name, value.len());
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(value);
-        let place = Place { hint: hint(name), name: begin, value: begin + name.len(), end: self.bytes.len() };
+        self.hints |= bit(place.hint);
         self.places.push(place);
     }
 
     /// The last value of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let (name, hint) = (name.as_bytes(), hint(name.as_bytes()));
+        if self.hints & bit(hint) == 0 {
+            return None;
+        }
         let mut alike = self.places.iter().rev().filter(|place| place.hint == hint);
         alike.find_map(|place| self.pair(place).0.eq(name).then(|| self.pair(place).1))
     }
@@ -56,8 +70,10 @@ fn hint(name: &[u8]) -> u16 {
     u16::from_be_bytes([name.len() as u8, name.last().copied().unwrap_or_default()])
 }
 
-/// What web servers send, on average and rather less than that.
-const PAIR_BYTES: usize = 24;
+/// One of a few: most names that are looked for are not there, and most of those miss here.
+fn bit(hint: u16) -> u64 {
+    1 << (hint.wrapping_mul(0x9e37) >> 10)
+}
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Vars {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(pairs: T) -> Vars {

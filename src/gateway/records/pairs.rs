@@ -1,8 +1,9 @@
 //! FastCGI name-value pairs (specification, 3.4): two lengths of one or four bytes, the name, the value. Lengths are
 //! never added up and never allocated for: a slice either holds what was declared or the pair is cut off.
 
-/// The pairs in `bytes`, in their order. The first one that is cut off ends them with an error.
-pub fn pairs(bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), CutOff>> {
+/// The pairs in `bytes`, in their order, each with where its name begins; the value is right behind that. The first pair
+/// that is cut off ends them with an error.
+pub fn pairs(bytes: &[u8]) -> impl Iterator<Item = Result<(usize, &[u8], &[u8]), CutOff>> {
     let mut rest = Some(bytes).filter(|bytes| !bytes.is_empty());
     std::iter::from_fn(move || {
         let Some((name, value, behind)) = first(rest?) else {
@@ -10,7 +11,8 @@ pub fn pairs(bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), CutOff
             return Some(Err(CutOff));
         };
         rest = Some(behind).filter(|bytes| !bytes.is_empty());
-        Some(Ok((name, value)))
+        let begin = bytes.len() - behind.len() - value.len() - name.len();
+        Some(Ok((begin, name, value)))
     })
 }
 
@@ -54,15 +56,15 @@ mod tests {
         let long_value = [b'v'; 128];
         let mut four_bytes = b"\x80\0\0\x01\x80\0\0\x80N".to_vec();
         four_bytes.extend(long_value);
-        type Pair<'a> = Result<(&'a [u8], &'a [u8]), CutOff>;
+        type Pair<'a> = Result<(usize, &'a [u8], &'a [u8]), CutOff>;
         let table: &[(&[u8], &[Pair])] = &[
             (b"", &[]),
-            (b"\0\0", &[Ok((b"", b""))]),
-            (b"\x01\x02Nvw", &[Ok((b"N", b"vw"))]),
-            (b"\x01\0N\x01\x01Mv", &[Ok((b"N", b"")), Ok((b"M", b"v"))]),
-            (&four_bytes, &[Ok((b"N", &long_value))]),
+            (b"\0\0", &[Ok((2, b"", b""))]),
+            (b"\x01\x02Nvw", &[Ok((2, b"N", b"vw"))]),
+            (b"\x01\0N\x01\x01Mv", &[Ok((2, b"N", b"")), Ok((5, b"M", b"v"))]),
+            (&four_bytes, &[Ok((8, b"N", &long_value))]),
             // Four bytes for a length that one byte could say are allowed.
-            (b"\x80\0\0\x01\x01Nv", &[Ok((b"N", b"v"))]),
+            (b"\x80\0\0\x01\x01Nv", &[Ok((5, b"N", b"v"))]),
             (b"\x01", &[Err(CutOff)]),
             (b"\x01\x02", &[Err(CutOff)]),
             (b"\x01\x02N", &[Err(CutOff)]),
@@ -70,7 +72,7 @@ mod tests {
             (b"\x80\0\0", &[Err(CutOff)]),
             (b"\x01\x80\0\0", &[Err(CutOff)]),
             (b"\xff\xff\xff\xff\xff\xff\xff\xffNv", &[Err(CutOff)]),
-            (b"\x01\x01Nv\x01", &[Ok((b"N", b"v")), Err(CutOff)]),
+            (b"\x01\x01Nv\x01", &[Ok((2, b"N", b"v")), Err(CutOff)]),
         ];
         for (bytes, expected) in table {
             assert_eq!(pairs(bytes).collect::<Vec<_>>(), *expected, "{bytes:?}");
@@ -82,6 +84,9 @@ mod tests {
         let mut bytes = Vec::new();
         push_short(&mut bytes, b"NAME", b"value");
         push_short(&mut bytes, b"", &[b'v'; 127]);
-        assert_eq!(pairs(&bytes).collect::<Vec<_>>(), [Ok((&b"NAME"[..], &b"value"[..])), Ok((b"", &[b'v'; 127]))]);
+        assert_eq!(
+            pairs(&bytes).collect::<Vec<_>>(),
+            [Ok((2, &b"NAME"[..], &b"value"[..])), Ok((13, b"", &[b'v'; 127]))]
+        );
     }
 }

@@ -85,7 +85,7 @@ pub fn push_unknown_type(out: &mut Vec<u8>, kind: u8) {
 /// Appends the answer to GET_VALUES (4.1): each of `known` that was asked for, once. HAProxy waits for it before it
 /// puts several requests on one connection.
 pub fn push_values(out: &mut Vec<u8>, question: &[u8], known: &[(&str, usize)]) {
-    let asked = |name: &str| pairs(question).map_while(Result::ok).any(|pair| pair.0 == name.as_bytes());
+    let asked = |name: &str| pairs(question).map_while(Result::ok).any(|pair| pair.1 == name.as_bytes());
     let mut content = Vec::new();
     for (name, value) in known.iter().filter(|(name, _)| asked(name)) {
         push_short(&mut content, name.as_bytes(), value.to_string().as_bytes());

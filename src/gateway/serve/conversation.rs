@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::future::{Future, pending, poll_fn};
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::pin::{Pin, pin};
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
@@ -31,10 +31,12 @@ const FIRST_TIME: Duration = Duration::from_secs(1);
 const KEPT_TIME: Duration = Duration::from_millis(50);
 
 /// A connection and the answers that are being made for it.
-pub struct Conversation<A> {
+pub struct Conversation<A, F> {
     stream: Stream,
     limits: Limits,
     answer: A,
+    /// Where an answer is tried that may be ready; its room is used again and again.
+    trial: Pin<Box<Option<F>>>,
     records: Connection,
     /// Answers in the making: the request's id and the bytes for FCGI_STDOUT. Dropped with the connection.
     answers: JoinSet<(u16, Vec<u8>)>,
@@ -48,16 +50,17 @@ pub struct Conversation<A> {
 /// Nothing of ours is under way on this connection that could get lost, or nobody is there to get it.
 struct Gone;
 
-impl<A, F> Conversation<A>
+impl<A, F> Conversation<A, F>
 where
     A: Fn(Request) -> F,
     F: Future<Output = Response> + Send + 'static,
 {
-    pub fn new(stream: Stream, limits: Limits, answer: A) -> Conversation<A> {
+    pub fn new(stream: Stream, limits: Limits, answer: A) -> Conversation<A, F> {
         let opened = Instant::now();
         let records = Connection::new(limits.connections, opened);
         let (answers, wanted) = (JoinSet::new(), HashMap::new());
-        Conversation { stream, limits, answer, records, answers, wanted, opened, served: false }
+        let trial = Box::pin(None);
+        Conversation { stream, limits, answer, trial, records, answers, wanted, opened, served: false }
     }
 
     /// Until either side closes. `crowd` asks one connection that is kept and idle to make room.
@@ -120,7 +123,7 @@ where
         for event in received.events {
             match event {
                 Event::Request { id, request } if is_alone => self.answer_now(id, request).await?,
-                Event::Request { id, request } => self.start_answer(id, Box::pin((self.answer)(request))),
+                Event::Request { id, request } => self.start_answer(id, (self.answer)(request)),
                 Event::Aborted { id } => self.drop_answer(id),
                 Event::Broken(violation) => {
                     log::info!("closing a connection that does not speak FastCGI properly: {violation:?}");
@@ -134,18 +137,23 @@ where
 
     /// Most answers need nothing that is not here, and are sent from this task; all others get one of their own.
     async fn answer_now(&mut self, id: u16, request: Request) -> Result<(), Gone> {
-        let mut answer = Box::pin((self.answer)(request));
-        let at_once = poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+        self.trial.set(Some((self.answer)(request)));
+        let at_once = poll_fn(|context| Poll::Ready(poll_once(self.trial.as_mut(), context))).await;
         match at_once {
-            Poll::Ready(response) => self.respond(id, &cgi::serialise(&response)).await,
+            Poll::Ready(response) => {
+                self.trial.set(None);
+                self.respond(id, &cgi::serialise(&response)).await
+            }
             Poll::Pending => {
-                self.start_answer(id, answer);
+                let mut begun = mem::replace(&mut self.trial, Box::pin(None));
+                let rest = poll_fn(move |context| poll_once(begun.as_mut(), context));
+                self.start_answer(id, rest);
                 Ok(())
             }
         }
     }
 
-    fn start_answer(&mut self, id: u16, answer: Pin<Box<F>>) {
+    fn start_answer(&mut self, id: u16, answer: impl Future<Output = Response> + Send + 'static) {
         let task = self.answers.spawn(async move { (id, cgi::serialise(&answer.await)) });
         self.wanted.insert(id, task);
     }
@@ -198,6 +206,11 @@ where
             _ => Err(Gone),
         }
     }
+}
+
+/// Of an answer that is there.
+fn poll_once<F: Future>(trial: Pin<&mut Option<F>>, context: &mut Context<'_>) -> Poll<F::Output> {
+    trial.as_pin_mut().expect("it was set before").poll(context)
 }
 
 /// Waits until something comes, and takes it in.
