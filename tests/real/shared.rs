@@ -22,7 +22,8 @@ fn stand(cache: &str) -> (Crowd, Webpresence) {
     let crowd = Crowd::start("Lunch");
     let identity = Identity::Component(0);
     let (jid, port) = (identity.jid(), crowd.port);
-    let xmpp = format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nport = {port}\nserver = prosody\ntimeout = 20\n");
+    // It tells nobody by itself when somebody changes, as Prosody would.
+    let xmpp = format!("[xmpp]\njid = {jid}\npassword = {SECRET}\nport = {port}\nserver = openfire\ntimeout = 20\n");
     let installed = Webpresence::written(identity, &xmpp, cache);
     let limits = "[access]\nunknown_per_minute = 0\nunknown_per_minute_all = 0\n";
     installed.configure(&installed.configuration().replace("[access]\n", limits));

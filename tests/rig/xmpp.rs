@@ -51,7 +51,7 @@ pub enum Identity {
 
 impl Identity {
     /// How many there are of each kind.
-    pub const COUNT: usize = 160;
+    pub const COUNT: usize = 200;
 
     pub fn jid(self) -> String {
         match self {
