@@ -17,6 +17,7 @@ use crate::cache::store::Store;
 use crate::cache::{Cache, Clock, Found, Lookup, Renewal, Sight, Want, wall_clock};
 use crate::config::{Access, CacheSettings, Config, Identity, Shown};
 use crate::presence::{Presence, State};
+use crate::probe::choices::Choices;
 use crate::probe::guests::Order;
 use crate::probe::prober::{Lookups, Manner, Opening, Prober, before};
 use crate::probe::{Answer, Event};
@@ -123,6 +124,11 @@ impl Site {
         web::answer::answer(&self.config, &self.icons, request, (self.clock)() / 1000, find).await
     }
 
+    /// Ends. What was found for the last answer is still being kept: its sessions are closed after that.
+    pub fn close(self) {
+        self.posts.iter().flat_map(|post| post.cache.tasks()).for_each(|task| self.sessions.add(task));
+    }
+
     /// What one visitor may know. To be refused takes the same time and leaves the same traces whatever it rests on: from
     /// memory it comes only for those who were told before, and not at all for who asks for too many people.
     async fn find(&self, identity: &Identity, wanted: Wanted, deadline: Instant) -> Found {
@@ -187,7 +193,10 @@ impl Site {
             let lookup = |want| look_up(self.prober(post, identity), target.clone(), want, deadline);
             post.cache.find(target, want, deadline, |sight| sieve.passes(sight), lookup).await
         };
-        if wanted.want == Want::Presence || !sieve.shows_picture() || sieve.is_excluded {
+        // A picture outlives what is known beside it, so that its owner is asked here: he may have said otherwise where
+        // nobody could remove it.
+        let is_chosen = || Choices::new(self.directory.as_deref()).of(&identity.jid, target).shows_picture();
+        if wanted.want == Want::Presence || !sieve.shows_picture() || sieve.is_excluded || !is_chosen() {
             return find(Want::Presence).await;
         }
         if access::needs_asker(&identity.access, target) {
@@ -425,6 +434,34 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::Picture;
+
+    /// Also where nobody could remove the picture that is known.
+    #[tokio::test]
+    async fn who_wants_little_told_shows_no_face_any_more() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let text = "[xmpp]\njid = p.example.com\npassword = x\n[access]\nvisibility = anyone\n";
+        let config = crate::config::parse(text, Path::new("test.ini")).expect("a configuration");
+        let place = Some(directory.path().to_owned());
+        let (site, _sessions) = Site::open(config, Icons::default(), place, Life::Single);
+        let (post, identity, bob) = (&site.posts[0], &site.config.identities[0], BareJid::new("bob@example.com"));
+        let (bob, picture) = (bob.expect("a bare JID"), Picture::new(&[1]));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let seen = Sight { picture: picture.clone(), ..Sight::bare(Presence::bare(State::Available)) };
+        post.cache.find(&bob, Want::Picture, deadline, |_| true, |_| std::future::ready(Ok(seen.clone()))).await;
+        let shown = async || {
+            let pair = Pair { target: bob.clone(), asker: access::Asker::Nobody };
+            let wanted = Wanted { pair, want: Want::Picture, client: None };
+            match site.find(identity, wanted, deadline).await {
+                Found::Known { sight, .. } => sight.picture,
+                Found::Nothing { .. } => panic!("he is known"),
+            }
+        };
+        assert_eq!(shown().await, picture);
+        let choices = Choices::new(Some(directory.path()));
+        choices.take(&identity.jid, &bob, Order::Coarse).expect("a writable directory");
+        assert_eq!(shown().await, None);
+    }
 
     #[test]
     fn refusals_come_at_whole_seconds() {

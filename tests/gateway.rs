@@ -261,6 +261,17 @@ async fn the_answer_of_an_aborted_request_is_not_given_to_the_next_of_its_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_refused_is_refused_before_the_next_request_of_its_id_is_answered() {
+    let server = Server::start(Limits::default(), echo);
+    let mut peer = server.connect().await;
+    let authorizer = peer::record(1, 1, &[0, 2, 1, 0, 0, 0, 0, 0]);
+    peer.send(&[authorizer, request(1, true, "jid=a", b"")].concat()).await;
+    assert_eq!(peer.answer(1).await, "");
+    assert_eq!(peer.answer(1).await, echoed("jid=a "));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_web_server_that_goes_away_drops_the_answer() {
     let (answer, mut told) = hanging();
     let server = Server::start(Limits::default(), answer);

@@ -2,6 +2,8 @@
 //! looked at there a moment ago is believed without another look, so that most answers cost none. It is pure: the time
 //! of day is an argument, in milliseconds since 1970.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use jid::BareJid;
 
 use super::shelf::Shelf;
@@ -18,6 +20,12 @@ const ROSTER_BYTES: usize = 1024;
 pub const PICTURES_BYTES: usize = 16 * 1024 * 1024;
 pub const PICTURE_OVERHEAD: usize = 1024;
 
+/// What could not be kept in the store cannot be taken away there, so that it counts no longer than a store that has failed
+/// is left alone.
+const UNSHARED_MS: u64 = 10_000;
+/// Numbers of changes.
+const CHANGES: usize = 64;
+
 /// See the module.
 pub struct Memory {
     /// Without pictures.
@@ -26,8 +34,9 @@ pub struct Memory {
     heaviest: usize,
     /// Of people who are known; also that there is none.
     pictures: Shelf<Entry<Option<Picture>>>,
-    /// How often something was learned: what was read in the store before that may be older.
-    pub changes: u64,
+    /// How often something was learned: what was read in the store before that may be older. Several people share a number,
+    /// and who reads about one of them once more for another's sake loses nothing.
+    changes: [u64; CHANGES],
 }
 
 /// What is remembered, when it was asked, and how it stands in the store.
@@ -67,7 +76,7 @@ impl Memory {
             people: Shelf::new(entries),
             heaviest: (entries / 10).max(1),
             pictures: Shelf::new(PICTURES_BYTES),
-            changes: 0,
+            changes: [0; CHANGES],
         }
     }
 
@@ -84,6 +93,15 @@ impl Memory {
         let Some(entry) = self.pictures.look_up(jid) else { return false };
         let life = if entry.what.is_some() { PICTURE_LIFE } else { NO_PICTURE_LIFE };
         entry.age_ms(now_ms).is_some_and(|age_ms| u128::from(age_ms) <= life.as_millis())
+    }
+
+    pub fn changes(&self, jid: &BareJid) -> u64 {
+        self.changes[number(jid)]
+    }
+
+    /// Something is learned about him.
+    pub fn change(&mut self, jid: &BareJid) {
+        self.changes[number(jid)] += 1;
     }
 
     /// A long roster takes the place of several people.
@@ -154,13 +172,21 @@ fn heard<T>(
     }
     let known = known?;
     let is_there = matches!(kept, Kept::Same | Kept::Unreachable);
-    if is_there || known.edition.is_none() {
+    let is_unshared = known.edition.is_none() && known.age_ms(now_ms).is_some_and(|age_ms| age_ms < UNSHARED_MS);
+    if is_there || is_unshared {
         known.checked_ms = now_ms;
     } else {
         // Whoever wrote it there, or somebody else, has taken it away.
         shelf.remove(jid);
     }
     None
+}
+
+/// Which number of changes is his.
+fn number(jid: &BareJid) -> usize {
+    let mut hasher = DefaultHasher::new();
+    jid.as_str().hash(&mut hasher);
+    hasher.finish() as usize % CHANGES
 }
 
 /// Nobody writes down a refusal, and what is written for somebody is not what is told to everybody.

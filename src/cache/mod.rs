@@ -16,10 +16,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jid::BareJid;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::CacheSettings;
 use crate::presence::{Picture, Presence, State};
+use crate::probe::prober::before;
 use crate::viewers::Viewers;
 use memory::{Entry, Memory};
 use store::{Edition, Lead, News, Part, Store, Turn, Written};
@@ -100,6 +102,8 @@ impl Outcome {
 
 /// Where a lookup's outcome will be.
 type Outlook = watch::Receiver<Option<Outcome>>;
+/// Where it is told.
+type Done = watch::Sender<Option<Outcome>>;
 
 /// Whether a lookup may be spared where somebody else has just made one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +158,8 @@ struct Inner {
     /// The lookups under way, each with its number. The receiver sees the outcome; a sender that is gone leaves none.
     lookups: HashMap<Key, (u64, Outlook)>,
     counter: u64,
+    /// Of lookups, where the process ends with its answer.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Inner {
@@ -172,7 +178,7 @@ impl Inner {
 
     /// A refusal deletes what was known.
     fn forget(&mut self, jid: &BareJid) {
-        self.memory.changes += 1;
+        self.memory.change(jid);
         self.memory.remove(jid);
         self.overtake(jid);
     }
@@ -192,7 +198,7 @@ enum Freshness {
 impl Cache {
     pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock, store: Store) -> Cache {
         let memory = Memory::new(settings.entries);
-        let inner = Mutex::new(Inner { memory, lookups: HashMap::new(), counter: 0 });
+        let inner = Mutex::new(Inner { memory, lookups: HashMap::new(), counter: 0, tasks: Vec::new() });
         Cache { settings, renewal, clock, store, inner }
     }
 
@@ -266,7 +272,7 @@ impl Cache {
             return self.keep_up(jid, Want::Presence, Look::Anew).await;
         };
         let mut inner = self.lock();
-        inner.memory.changes += 1;
+        inner.memory.change(jid);
         inner.memory.put_person(jid, Entry::new(sight, at_ms, edition, now_ms));
         inner.overtake(jid);
     }
@@ -277,6 +283,11 @@ impl Cache {
         self.store.remove(jid, (self.clock)(), None).await;
         // Somebody may have read it there meanwhile.
         self.lock().forget(jid);
+    }
+
+    /// What is still being kept of what was found, where the process ends with its answer.
+    pub fn tasks(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut self.lock().tasks)
     }
 
     /// What lookups bring, with the time it has taken since; after how long it is worth trying again.
@@ -335,8 +346,8 @@ impl Cache {
         inner.lookups.insert(key.clone(), (number, outlook.clone()));
         drop(inner);
         let (cache, key, lookup) = (self.clone(), key.clone(), lookup(key.1));
-        tokio::spawn(async move {
-            let outcome = cache.take_turn(&key, number, deadline, trust, lookup).await;
+        let task = tokio::spawn(async move {
+            let outcome = cache.take_turn(&key, number, deadline, trust, lookup, &done).await;
             let mut inner = cache.lock();
             if inner.is_under_way(&key, number) {
                 inner.lookups.remove(&key);
@@ -344,6 +355,9 @@ impl Cache {
             drop(inner);
             done.send_replace(Some(outcome));
         });
+        if self.renewal == Renewal::Never {
+            self.lock().tasks.push(task);
+        }
         (true, outlook)
     }
 
@@ -355,9 +369,10 @@ impl Cache {
         deadline: Instant,
         trust: Trust,
         lookup: impl Future<Output = Lookup>,
+        done: &Done,
     ) -> Outcome {
         let (jid, want) = key;
-        match self.store.turn(jid, want.part(), (self.clock)(), deadline).await {
+        match self.store.turn(jid, want.part(), (self.clock)(), before(deadline)).await {
             Turn::Ours(lead) => {
                 if trust == Trust::Others
                     && let Some((sight, age)) = self.just_kept(jid, *want).await
@@ -365,6 +380,7 @@ impl Cache {
                     return Outcome { lookup: Ok(sight), age, source: Source::Kept };
                 }
                 let outcome = lookup.await;
+                announce(done, &outcome, Source::Asked);
                 self.learn(key, number, &outcome, &lead).await;
                 let told = serde_json::to_vec(&outcome).expect("strings and numbers");
                 self.store.hand_over(lead, &told).await;
@@ -372,6 +388,7 @@ impl Cache {
             }
             Turn::Told(told) => {
                 let outcome: Lookup = serde_json::from_slice(&told).unwrap_or(Err(SOON));
+                announce(done, &outcome, Source::Told);
                 match &outcome {
                     Ok(sight) if sight.presence.state == State::Forbidden => self.lock().forget(jid),
                     Ok(_) => self.keep_up(jid, *want, Look::Anew).await,
@@ -411,7 +428,7 @@ impl Cache {
         };
         let mut inner = self.lock();
         if inner.is_under_way(key, number) {
-            inner.memory.changes += 1;
+            inner.memory.change(jid);
             inner.memory.put_person(jid, Entry::new(sight, now_ms, edition, now_ms));
             if let Some(edition) = portrait {
                 inner.memory.put_picture(jid, Entry::new(picture.clone(), now_ms, edition, now_ms));
@@ -449,11 +466,11 @@ impl Cache {
                     if look == Look::Lately && memory.is_believed(jid, *part, now_ms) {
                         break;
                     }
-                    (memory.edition(jid, *part), memory.changes)
+                    (memory.edition(jid, *part), memory.changes(jid))
                 };
                 let kept = self.store.read(jid, *part, edition, now_ms).await;
                 let mut inner = self.lock();
-                if inner.memory.changes == changes {
+                if inner.memory.changes(jid) == changes {
                     inner.memory.hear(jid, *part, kept, now_ms);
                     break;
                 }
@@ -487,6 +504,14 @@ impl Cache {
 
 /// Something newer has come meanwhile.
 struct Overtaken;
+
+/// Tells those who wait before it is kept, which may take longer than they have. A refusal is told once nothing is left
+/// of what was known before, and a failure to nobody who comes later.
+fn announce(done: &Done, lookup: &Lookup, source: Source) {
+    if lookup.as_ref().is_ok_and(|sight| sight.presence.state != State::Forbidden) {
+        done.send_replace(Some(Outcome::new(lookup.clone(), source)));
+    }
+}
 
 /// What a lookup has brought by then.
 async fn arrived(mut outlook: Outlook, deadline: Instant) -> Outcome {

@@ -15,10 +15,12 @@ use jid::BareJid;
 use log::Level;
 use tokio::time::Instant;
 
-use crate::config::{CacheSettings, Identity};
+use crate::config::{CacheSettings, Identity, Visibility};
 #[cfg(feature = "redis")]
 use crate::hub::Hub;
 use directory::Directory;
+#[cfg(test)]
+pub use directory::stopped_while_it_wrote;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -27,7 +29,7 @@ pub enum Store {
     #[default]
     Nowhere,
     /// The processes of one machine.
-    Directory(Directory),
+    Directory(Box<Directory>),
     /// Those of many.
     #[cfg(feature = "redis")]
     Redis(Box<redis::Redis>),
@@ -103,11 +105,21 @@ pub enum Lead {
     Redis(redis::Lead),
 }
 
+/// Of a configuration, and of one that differs from it in who may see the answers alone. Both have one session, and what
+/// somebody wants, or refuses, is so for both; what one knows of him is nothing to the other.
+fn realms(configuration: &str, visibility: Visibility) -> [String; 2] {
+    let other = match visibility {
+        Visibility::Subscribers => Visibility::Anyone,
+        Visibility::Anyone => Visibility::Subscribers,
+    };
+    [visibility, other].map(|visibility| format!("{configuration} {visibility:?}"))
+}
+
 impl Store {
     /// What the processes of `identity` share: where, and how loudly it is told that it fails.
     pub fn open(directory: Option<&Path>, identity: &Identity, settings: &CacheSettings, complaint: Level) -> Store {
         match directory {
-            Some(path) => Store::Directory(Directory::new(path, identity, settings, complaint)),
+            Some(path) => Store::Directory(Box::new(Directory::new(path, identity, settings, complaint))),
             None => Store::Nowhere,
         }
     }
@@ -117,7 +129,7 @@ impl Store {
     pub fn beneath(self, hub: Option<Hub>, identity: &Identity, settings: &CacheSettings) -> Store {
         let Some(hub) = hub else { return self };
         let local = match self {
-            Store::Directory(directory) => Some(directory),
+            Store::Directory(directory) => Some(*directory),
             Store::Nowhere | Store::Redis(_) => None,
         };
         Store::Redis(Box::new(redis::Redis::new(hub, local, identity, settings)))

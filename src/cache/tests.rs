@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::memory::{BELIEVED_MS, PICTURE_OVERHEAD, PICTURES_BYTES};
+use super::store::Kept;
 use super::*;
 
 const START_MS: u64 = 1_000_000;
@@ -395,6 +396,24 @@ async fn a_refusal_overtakes_the_lookup_of_the_picture() {
 }
 
 #[test]
+fn what_could_not_be_shared_ends_where_the_store_works() {
+    let (bob, second) = (jid("bob"), 1000);
+    for (age_ms, kept, is_left) in
+        [(9 * second, Kept::Nothing, true), (10 * second, Kept::Nothing, false), (10 * second, Kept::Unreachable, true)]
+    {
+        let mut memory = Memory::new(10);
+        let sight = Sight::bare(Presence::bare(State::Away));
+        memory.put_person(&bob, Entry::new(sight, START_MS, None, START_MS));
+        memory.put_picture(&bob, Entry::new(Picture::new(&[1]), START_MS, None, START_MS));
+        for part in Part::ALL {
+            memory.hear(&bob, part, kept.clone(), START_MS + age_ms);
+        }
+        let left = (memory.person(&bob).is_some(), memory.picture(&bob).is_some());
+        assert_eq!(left, (is_left, is_left), "{kept:?} after {age_ms} ms");
+    }
+}
+
+#[test]
 fn pictures_have_a_limit() {
     let most = Picture::new(&vec![0; crate::presence::PICTURE_BYTES]).expect("as large as they may be");
     let mut memory = Memory::new(10);
@@ -454,6 +473,13 @@ impl Machine {
             let deadline = Instant::now() + Duration::from_secs(5);
             cache.find(&jid("bob"), Want::Presence, deadline, |_| may_see, lookup).await
         })
+    }
+
+    /// Who comes before that is one of those who waited.
+    async fn until_kept(&self, process: usize) {
+        while !self.rigs[process].cache.lock().lookups.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     async fn until_looked_up(&self, times: usize) {
@@ -542,6 +568,7 @@ async fn another_process_overtakes_a_lookup() {
         }
         go.send_replace(true);
         assert_eq!(early.await.expect("no panic"), found(State::Away, 0), "who waited gets what he waited for");
+        machine.until_kept(0).await;
         for rig in &machine.rigs {
             rig.at(43);
             let expected = if what == "a push" { found(State::Dnd, 2) } else { NOTHING };
@@ -561,6 +588,7 @@ async fn of_two_lookups_the_later_one_counts() {
     assert_eq!(machine.rigs[1].find("bob", is(State::Xa)).await, found(State::Xa, 0));
     go.send_replace(true);
     early.await.expect("no panic");
+    machine.until_kept(0).await;
     for rig in &machine.rigs {
         rig.at(2);
         assert_eq!(rig.find("bob", DOWN).await, found(State::Xa, 2));
@@ -585,11 +613,26 @@ async fn what_others_know_helps_nobody_who_may_not_see_it() {
         // Without a word: as if he had begun to wait a moment later.
         drop(lead);
         assert_eq!((asked.await.expect("no panic"), machine.lookups()), (expected, lookups), "may see: {may_see}");
+        machine.until_kept(0).await;
         // And where it was known to all before.
         let asked = machine.ask(0, &gate, is(State::Xa), may_see);
         assert_eq!(asked.await.expect("no panic"), if may_see { found(State::Away, 0) } else { found(State::Xa, 0) });
         assert_eq!(machine.lookups(), lookups * 2);
     }
+}
+
+/// As where another process was stopped while it wrote: what was found is told before it is kept.
+#[tokio::test]
+async fn who_asks_does_not_wait_until_it_is_kept() {
+    let machine = Machine::of(1);
+    let rig = &machine.rigs[0];
+    rig.find("eve", is(State::Away)).await;
+    let bucket = machine.directory.path().join("p.example.com.people/0");
+    let _stopped = store::stopped_while_it_wrote(&bucket);
+    let deadline = Instant::now() + Duration::from_millis(50);
+    let ready = |_| std::future::ready(is(State::Xa));
+    let served = rig.cache.find(&jid("bob"), Want::Presence, deadline, anybody, ready).await;
+    assert_eq!(served, found(State::Xa, 0));
 }
 
 #[tokio::test]
@@ -623,11 +666,8 @@ async fn processes_renew_together() {
     }
     machine.until_looked_up(2).await;
     go.send_replace(true);
-    for rig in &machine.rigs {
-        while !rig.cache.lock().lookups.is_empty() {
-            tokio::task::yield_now().await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    for (process, rig) in machine.rigs.iter().enumerate() {
+        machine.until_kept(process).await;
         assert_eq!(rig.find("bob", DOWN).await, found(State::Dnd, 0));
     }
     assert_eq!(machine.lookups(), 2);

@@ -20,7 +20,7 @@ pub fn get(config: Config, query: OsString) -> Result<(), Failed> {
         let (site, sessions) = Site::open(config, icons, directory, Life::Single);
         let response = site.answer(&request).await;
         let written = cgi::write_response(&response);
-        drop(site);
+        site.close();
         sessions.closed().await;
         Ok(written?)
     })

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Failed, configured, exit_code, run_on, runtime, shared_directory};
 use crate::config::keys::Section;
-use crate::config::{Config, Environment, Identity, Requester, load};
+use crate::config::{Config, Environment, Identity, Requester, WebSettings, load};
 use crate::gateway::signals::Signals;
 use crate::gateway::{self, Address, Limits, Listener, cgi, door, ready};
 use crate::render::folder::Folder;
@@ -77,7 +77,7 @@ pub fn cgi() -> ExitCode {
             if let Err(error) = cgi::write_response(&response) {
                 log::info!("the web server took no answer: {error}");
             }
-            drop(site);
+            site.close();
             leave(sessions).await;
             Ok(())
         })
@@ -124,7 +124,8 @@ pub fn icons(config: &Config) -> Result<Icons, Failed> {
     Ok(Icons::new(folder))
 }
 
-/// As many descriptors as this process may have: the usual soft limit is below the connections it takes.
+/// As many descriptors as this process may have: the usual soft limit is below the connections it takes, and the people
+/// who are looked up at once.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -137,15 +138,14 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
     check_believable(&config, open.as_deref())?;
     let icons = icons(&config)?;
     let directory = shared_directory(&config, Level::Warn);
+    raise_descriptor_limit();
     let runtime = match life {
-        Life::Resident => {
-            raise_descriptor_limit();
-            workers(config.web.workers)?
-        }
+        Life::Resident => workers(config.web.workers)?,
         // mod_fcgid gives a process one request at a time.
         Life::Pooled | Life::Single => runtime()?,
     };
-    let limits = Limits { connections: config.web.connections, ..Limits::default() };
+    let web = config.web.clone();
+    let limits = Limits { connections: web.connections, ..Limits::default() };
     run_on(runtime, async {
         let signals = Signals::listen()?;
         let (site, sessions) = Site::open(config, icons, directory, life);
@@ -156,7 +156,7 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
             let site = site.borrow().clone();
             async move { site.answer(&request).await }
         };
-        let mut reloaded = Reloaded { file, life, open, current, sessions: vec![sessions] };
+        let mut reloaded = Reloaded { file, life, open, web, current, sessions: vec![sessions] };
         let serving = tokio::spawn(gateway::serve(listeners, limits, answer, stopped));
         manager.ready();
         let signalled = signals.run(stop, || {
@@ -197,12 +197,15 @@ struct Reloaded {
     life: Life,
     /// What is wrong with the sockets where a login is to be believed.
     open: Option<String>,
+    /// By which the process goes until it ends.
+    web: WebSettings,
     current: watch::Sender<Arc<Site>>,
     sessions: Vec<Sessions>,
 }
 
 impl Reloaded {
-    /// Reads the configuration again, all but where the log goes; what is broken is told, and the old one goes on.
+    /// Reads the configuration again, all but where the log goes, and how many threads and connections there are; what is
+    /// broken is told, and the old one goes on.
     fn reload(&mut self) {
         let loaded = load(self.file.as_deref(), &Environment::from_process()).map_err(Failed::Config);
         let loaded = loaded.and_then(|config| {
@@ -211,6 +214,9 @@ impl Reloaded {
         });
         match loaded {
             Ok((config, icons)) => {
+                if config.web != self.web {
+                    log::warn!("[web] holds from the next start: workers and connections stay as they are");
+                }
                 let directory = shared_directory(&config, Level::Warn);
                 let (site, sessions) = Site::open(config, icons, directory, self.life);
                 self.current.send_replace(Arc::new(site));

@@ -234,7 +234,7 @@ pub struct CacheSettings {
     pub directory: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSettings {
     /// Threads that answer.
     pub workers: usize,

@@ -126,8 +126,8 @@ impl Icons {
 
 type Key = (State, Format, u16);
 
-/// The pictures made so far, and those that needed no making, with their versions. A site shows one or two sizes; whoever asks for all of them empties the memory again and
-/// again, and nobody else notices.
+/// The pictures made so far, and those that needed no making, with their versions. A site shows one or two sizes; whoever
+/// asks for all of them empties the memory again and again, and nobody else notices.
 #[derive(Debug, Default)]
 struct Made {
     files: HashMap<Key, File>,

@@ -156,7 +156,6 @@ fn is_allowed(host: &str, hosts: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
-
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     use tokio::time::Instant;
 

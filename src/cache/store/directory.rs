@@ -7,6 +7,7 @@ mod tests;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +16,13 @@ use std::time::{Duration, SystemTime};
 use jid::BareJid;
 use log::Level;
 use ring::digest;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
-use super::lead::{self, ABANDONED};
+use super::lead;
 use super::trouble::Trouble;
-use super::{Edition, Kept, Lead, News, Part, Turn, Written};
+use super::{Edition, Kept, Lead, News, Part, Turn, Written, realms};
 use crate::cache::PICTURE_LIFE;
 use crate::config::{CacheSettings, Identity};
 use crate::probe::lease::Place;
@@ -34,6 +37,10 @@ const PICTURE_BUCKETS: usize = 8;
 const PICTURES_BYTES: u64 = 16 * 1024 * 1024;
 /// The longest file that is read.
 const LIMIT: u64 = 2 * 1024 * 1024;
+/// Nothing takes so long: whoever began what lies about was killed.
+const ABANDONED: Duration = Duration::from_secs(60);
+/// How much longer than its visitor waits a lookup may have its lead.
+const LEAD_MARGIN: Duration = Duration::from_secs(1);
 /// How long somebody else may change a bucket: it takes him some microseconds, unless his process was stopped.
 const PATIENCE: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_micros(500);
@@ -50,20 +57,39 @@ const DRAFT: &str = "new";
 #[derive(Debug)]
 pub struct Directory {
     folder: PathBuf,
-    realm: [u8; digest::SHA256_OUTPUT_LEN],
+    /// Its own, and one whose people are removed with ours.
+    realms: [Realm; 2],
     entries: usize,
     /// How long anything is of use.
     life: Duration,
     buckets: usize,
     writings: AtomicU64,
+    /// How long nobody leads.
+    lead: Duration,
+    /// One thing at a time: a disk does no more, and threads cost memory.
+    hand: Mutex<()>,
     trouble: Trouble,
 }
 
+type Realm = [u8; digest::SHA256_OUTPUT_LEN];
+
 /// Where somebody's entry is.
+#[derive(Clone)]
 struct Spot {
     bucket: PathBuf,
     name: String,
     most: Share,
+}
+
+/// An entry on its way to its place.
+struct Writing {
+    spot: Spot,
+    jid: BareJid,
+    whole: Vec<u8>,
+    draft: PathBuf,
+    /// Of what is newer.
+    times_ms: RangeInclusive<u64>,
+    claim: Option<lead::Claim>,
 }
 
 /// What one bucket may hold, and how long.
@@ -93,16 +119,19 @@ impl Directory {
     pub fn new(directory: &Path, identity: &Identity, settings: &CacheSettings, complaint: Level) -> Directory {
         let CacheSettings { ttl, refresh, stale, entries, .. } = *settings;
         let folder = Place::new(directory, &identity.jid).path("people");
-        let known = format!("{} {:?}", Fingerprint::of(identity).text(), identity.access.visibility);
+        let realms = realms(&Fingerprint::of(identity).text(), identity.access.visibility);
+        let realm = |text: String| digest::digest(&digest::SHA256, text.as_bytes());
         let buckets = 1 << (entries / BUCKET).max(1).ilog2();
         Directory {
             trouble: Trouble::new(&folder, complaint),
             folder,
-            realm: digest::digest(&digest::SHA256, known.as_bytes()).as_ref().try_into().expect("so long is SHA-256"),
+            realms: realms.map(|text| realm(text).as_ref().try_into().expect("so long is SHA-256")),
             entries,
             life: stale.max(ttl + refresh),
             buckets,
             writings: AtomicU64::new(u64::from(std::process::id())),
+            lead: identity.timeout + LEAD_MARGIN,
+            hand: Mutex::default(),
         }
     }
 
@@ -163,17 +192,16 @@ impl Directory {
         }
         // First: whoever still has his lead under the lock writes before this removes.
         self.overtake(jid).await;
-        for part in Part::ALL {
-            let spot = self.spot(jid, part);
-            if let Err(error) = spot.clear().await {
+        for spot in self.spots(jid) {
+            if let Err(error) = self.clear(spot).await {
                 self.trouble.begins(now_ms, &error);
             }
         }
     }
 
     pub async fn overtake(&self, jid: &BareJid) {
-        for part in Part::ALL {
-            let _ = fs::remove_file(self.spot(jid, part).lead());
+        for spot in self.spots(jid) {
+            let _ = fs::remove_file(spot.lead());
         }
     }
 
@@ -182,9 +210,9 @@ impl Directory {
             return Turn::Ours(Lead::Alone);
         }
         let spot = self.spot(jid, part);
-        let turn = match lead::turn(&spot.lead(), deadline).await {
+        let turn = match lead::turn(&spot.lead(), self.lead, deadline).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match spot.make_bucket() {
-                Ok(()) => lead::turn(&spot.lead(), deadline).await,
+                Ok(()) => lead::turn(&spot.lead(), self.lead, deadline).await,
                 Err(error) => Err(error),
             },
             turn => turn,
@@ -207,31 +235,64 @@ impl Directory {
         News { bytes, age, now_ms }: News<'_>,
         lead: Option<&lead::Lead>,
     ) -> io::Result<Written> {
-        let Some(_lock) = spot.lock_or_make().await? else { return Ok(Written::Nowhere) };
-        let at_ms = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let is_newer = |there: &Entry| (at_ms + 1..=now_ms).contains(&there.at_ms);
-        if lead.is_some_and(|lead| !lead.is_ours()) || Entry::read(&spot.path(), jid)?.as_ref().is_some_and(is_newer) {
-            return Ok(Written::Overtaken);
-        }
+        let Some(lock) = spot.lock_or_make().await? else { return Ok(Written::Nowhere) };
         let number = self.writings.fetch_add(1, Ordering::Relaxed);
-        let draft = spot.bucket.join(format!("{}.{}.{number}.{DRAFT}", spot.name, std::process::id()));
+        let at_ms = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let pad = " ".repeat((number % PADS) as usize);
-        let whole = [format!("{at_ms} {jid}{pad}\n").as_bytes(), bytes].concat();
-        let put = || -> io::Result<fs::Metadata> {
-            let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
-            file.write_all(&whole)?;
-            fs::rename(&draft, spot.path())?;
-            file.metadata()
+        let writing = Writing {
+            whole: [format!("{at_ms} {jid}{pad}\n").as_bytes(), bytes].concat(),
+            draft: spot.bucket.join(format!("{}.{}.{number}.{DRAFT}", spot.name, std::process::id())),
+            spot: spot.clone(),
+            jid: jid.clone(),
+            times_ms: at_ms + 1..=now_ms,
+            claim: lead.map(lead::Lead::claim),
         };
-        let there = put().inspect_err(|_| drop(fs::remove_file(&draft)))?;
-        let sweep = if number.is_multiple_of(SELDOM) { Sweep::Thorough } else { Sweep::Quick };
-        spot.sweep(&there, sweep)?;
-        Ok(Written::As(edition(&there)))
+        let (folder, life) = (self.folder.clone(), self.life.max(PICTURE_LIFE));
+        let written = self.by_hand(move || {
+            let _lock = lock;
+            let Some(there) = writing.put()? else { return Ok(Written::Overtaken) };
+            let is_seldom = number.is_multiple_of(SELDOM);
+            writing.spot.sweep(&there, if is_seldom { Sweep::Thorough } else { Sweep::Quick })?;
+            if is_seldom {
+                sweep_another(&folder, number / SELDOM, life, there.modified()?)?;
+            }
+            Ok(Written::As(edition(&there)))
+        });
+        Ok(written.await?.unwrap_or(Written::Nowhere))
+    }
+
+    /// Without its entry, whoever wrote it.
+    async fn clear(&self, spot: Spot) -> io::Result<()> {
+        let lock = match spot.lock().await {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.by_hand(move || spot.clear(lock)).await.map(drop)
+    }
+
+    /// On a thread of its own, since a disk may be slow. Nothing where the runtime ends.
+    async fn by_hand<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<Option<T>> {
+        let _turn = self.hand.lock().await;
+        spawn_blocking(work).await.ok().transpose()
+    }
+
+    /// Of somebody's entries, ours first.
+    fn spots(&self, jid: &BareJid) -> Vec<Spot> {
+        let of = |realm| Part::ALL.map(|part| self.spot_in(realm, jid, part));
+        self.realms.iter().flat_map(of).collect()
     }
 
     fn spot(&self, jid: &BareJid, part: Part) -> Spot {
+        self.spot_in(&self.realms[0], jid, part)
+    }
+
+    fn spot_in(&self, realm: &Realm, jid: &BareJid, part: Part) -> Spot {
         let mut context = digest::Context::new(&digest::SHA256);
-        context.update(&self.realm);
+        context.update(realm);
         context.update(jid.as_str().as_bytes());
         let hash = context.finish();
         let (front, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
@@ -292,14 +353,8 @@ impl Spot {
         }
     }
 
-    /// Without its entry, whoever wrote it.
-    async fn clear(&self) -> io::Result<()> {
-        let is_locked = match self.lock().await {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        if is_locked.is_none() {
+    fn clear(&self, lock: Option<File>) -> io::Result<()> {
+        if lock.is_none() {
             // Whoever was stopped there may have a draft of it in his hands.
             self.remove_those(|name| name.starts_with(&self.name) && name.ends_with(DRAFT))?;
         }
@@ -353,6 +408,34 @@ impl Spot {
     }
 }
 
+impl Writing {
+    /// Nothing where it was overtaken.
+    fn put(&self) -> io::Result<Option<fs::Metadata>> {
+        let is_newer = |there: &Entry| self.times_ms.contains(&there.at_ms);
+        if self.is_overtaken() || Entry::read(&self.spot.path(), &self.jid)?.as_ref().is_some_and(is_newer) {
+            return Ok(None);
+        }
+        let there = self.place();
+        // This process may have been stopped in between, and what was removed then must not come back.
+        if self.is_overtaken() {
+            let place = if there.is_ok() { self.spot.path() } else { self.draft.clone() };
+            return gone(fs::remove_file(place)).map(|()| None);
+        }
+        there.inspect_err(|_| drop(fs::remove_file(&self.draft))).map(Some)
+    }
+
+    fn place(&self) -> io::Result<fs::Metadata> {
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&self.draft)?;
+        file.write_all(&self.whole)?;
+        fs::rename(&self.draft, self.spot.path())?;
+        file.metadata()
+    }
+
+    fn is_overtaken(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| !claim.is_ours())
+    }
+}
+
 impl Entry {
     /// Nothing where there is none, or something that is none. A link in its place is not followed.
     fn read(path: &Path, jid: &BareJid) -> io::Result<Option<Entry>> {
@@ -380,6 +463,22 @@ impl Entry {
     }
 }
 
+/// One bucket in turn, also where nobody writes any more: `entries` was more once. Its folder stays, which another
+/// configuration of this identity may be using.
+fn sweep_another(folder: &Path, turn: u64, life: Duration, now: SystemTime) -> io::Result<()> {
+    let buckets = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    let Some(bucket) = buckets.get((turn % buckets.len().max(1) as u64) as usize) else { return Ok(()) };
+    for entry in fs::read_dir(bucket.path())? {
+        let entry = entry?;
+        let is_whole = entry.file_name().to_str().is_some_and(|name| !name.contains('.'));
+        let most = if is_whole { life } else { ABANDONED };
+        if entry.metadata().is_ok_and(|there| is_older(&there, most, now)) {
+            gone(fs::remove_file(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
 fn edition(there: &fs::Metadata) -> Edition {
     let time = (there.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(there.mtime_nsec() as u64);
     Edition(u128::from(there.ino() ^ there.len().rotate_right(24)) << 64 | u128::from(time))
@@ -401,4 +500,12 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// As a process holds the lock of this bucket that was stopped there.
+#[cfg(test)]
+pub fn stopped_while_it_wrote(bucket: &Path) -> File {
+    let bucket = File::open(bucket).expect("there is one");
+    bucket.lock().expect("nobody writes");
+    bucket
 }

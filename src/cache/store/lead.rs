@@ -6,6 +6,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
@@ -15,8 +16,8 @@ use crate::probe::lease::create;
 /// How soon it is seen that somebody else is done; each time it is later, up to the second one.
 const POLL: Duration = Duration::from_millis(1);
 const SLOW_POLL: Duration = Duration::from_millis(16);
-/// Nobody looks so long: his process was stopped, and does not stand in the way of others for ever.
-pub const ABANDONED: Duration = Duration::from_secs(60);
+/// How long somebody waits before he asks whether he who leads was stopped: most are done by then, whatever clocks say.
+const DOUBT: Duration = Duration::from_secs(1);
 /// Longer than any outcome is.
 const LIMIT: u64 = 4 * 1024 * 1024;
 /// What an outcome ends with, which has none in it: without it the process that wrote was killed meanwhile.
@@ -24,8 +25,12 @@ const END: u8 = b'\n';
 
 /// The lead of one person.
 #[derive(Debug)]
-pub struct Lead {
-    file: File,
+pub struct Lead(Claim);
+
+/// By which it is seen whether a lead is still there. While one is left nobody else's file is taken for it.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    file: Arc<File>,
     path: PathBuf,
 }
 
@@ -42,26 +47,29 @@ enum Waited {
     /// The lock is ours.
     Free,
     Told(Vec<u8>),
+    /// Nobody looks so long: his process was stopped, and does not stand in the way of others for ever.
+    Abandoned,
     Late,
 }
 
-/// Waits for the lead whose file is at `path`, or for what it brings somebody else.
-pub async fn turn(path: &Path, deadline: Instant) -> io::Result<Turn> {
+/// Waits for the lead whose file is at `path`, or for what it brings somebody else. Nobody leads for longer than `most`.
+pub async fn turn(path: &Path, most: Duration, deadline: Instant) -> io::Result<Turn> {
     loop {
         let file = create(path)?;
         // What is in it already was for others.
         let is_old = file.metadata()?.len() > 0;
-        match wait(&file, is_old, deadline).await? {
+        match wait(&file, is_old, most, deadline).await? {
             // Where it was taken away meanwhile, the next process locks another one.
             Waited::Free if is_at(path, &file) => {
                 file.set_len(0)?;
-                return Ok(Turn::Ours(Lead { file, path: path.to_owned() }));
+                return Ok(Turn::Ours(Lead(Claim { file: Arc::new(file), path: path.to_owned() })));
             }
             Waited::Free => {}
             Waited::Told(outcome) => return Ok(Turn::Told(outcome)),
+            Waited::Abandoned => give_away(path, &file)?,
             Waited::Late => {
-                if is_abandoned(&file) && is_at(path, &file) {
-                    fs::remove_file(path)?;
+                if is_abandoned(&file, most) {
+                    give_away(path, &file)?;
                 }
                 return Ok(Turn::Late);
             }
@@ -70,8 +78,8 @@ pub async fn turn(path: &Path, deadline: Instant) -> io::Result<Turn> {
 }
 
 /// Whoever waits takes a shared lock to see whether the lead is over, so that all see it at once.
-async fn wait(file: &File, is_old: bool, deadline: Instant) -> io::Result<Waited> {
-    let mut pause = POLL;
+async fn wait(file: &File, is_old: bool, most: Duration, deadline: Instant) -> io::Result<Waited> {
+    let (begun, mut pause) = (Instant::now(), POLL);
     if taken(file.try_lock())? {
         return Ok(Waited::Free);
     }
@@ -83,6 +91,9 @@ async fn wait(file: &File, is_old: bool, deadline: Instant) -> io::Result<Waited
         sleep_until(deadline.min(now + pause)).await;
         pause = (pause * 2).min(SLOW_POLL);
         if !taken(file.try_lock_shared())? {
+            if begun.elapsed() >= DOUBT && is_abandoned(file, most) {
+                return Ok(Waited::Abandoned);
+            }
             continue;
         }
         if let Some(outcome) = outcome(file)?.filter(|_| !is_old) {
@@ -115,10 +126,15 @@ fn outcome(file: &File) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// By the time at which he took it. A clock that is wrong takes it from him too early, which costs one more lookup.
-fn is_abandoned(file: &File) -> bool {
+fn is_abandoned(file: &File, most: Duration) -> bool {
     let taken = file.metadata().and_then(|metadata| metadata.modified()).ok();
     let age = taken.and_then(|taken| SystemTime::now().duration_since(taken).ok());
-    age.is_some_and(|age| age >= ABANDONED)
+    age.is_some_and(|age| age >= most)
+}
+
+/// Whoever led must not come back to it.
+fn give_away(path: &Path, file: &File) -> io::Result<()> {
+    if is_at(path, file) { fs::remove_file(path) } else { Ok(()) }
 }
 
 fn is_at(path: &Path, file: &File) -> bool {
@@ -127,17 +143,28 @@ fn is_at(path: &Path, file: &File) -> bool {
     there.is_some() && there == file.metadata().map(place).ok()
 }
 
-impl Lead {
+impl Claim {
     /// False where something newer has come meanwhile.
     pub fn is_ours(&self) -> bool {
         is_at(&self.path, &self.file)
     }
+}
+
+impl Lead {
+    /// As that of its claim.
+    pub fn is_ours(&self) -> bool {
+        self.0.is_ours()
+    }
+
+    pub fn claim(&self) -> Claim {
+        self.0.clone()
+    }
 
     /// To those who wait. Where that fails, one of them looks anew.
-    pub fn hand_over(mut self, outcome: &[u8]) {
+    pub fn hand_over(self, outcome: &[u8]) {
         let told = [outcome, &[END]].concat();
-        if let Err(error) = self.file.write_all(&told) {
-            log::debug!("nobody is told what was found: {}: {error}", self.path.display());
+        if let Err(error) = (&*self.0.file).write_all(&told) {
+            log::debug!("nobody is told what was found: {}: {error}", self.0.path.display());
         }
     }
 }
@@ -146,7 +173,7 @@ impl Drop for Lead {
     /// Out of its place first: the lock goes with the file, behind this.
     fn drop(&mut self) {
         if self.is_ours() {
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.0.path);
         }
     }
 }
@@ -164,12 +191,14 @@ mod tests {
         (directory, path)
     }
 
+    const MOST: Duration = Duration::from_secs(6);
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(5)
     }
 
     async fn ours(path: &Path) -> Lead {
-        match turn(path, soon()).await.expect("files") {
+        match turn(path, MOST, soon()).await.expect("files") {
             Turn::Ours(lead) => lead,
             other => panic!("{other:?}"),
         }
@@ -178,7 +207,7 @@ mod tests {
     /// Somebody who waits from now on.
     async fn waiting(path: &Path) -> tokio::task::JoinHandle<Turn> {
         let path = path.to_owned();
-        let task = tokio::spawn(async move { turn(&path, soon()).await.expect("files") });
+        let task = tokio::spawn(async move { turn(&path, MOST, soon()).await.expect("files") });
         tokio::task::yield_now().await;
         task
     }
@@ -249,21 +278,22 @@ mod tests {
         let (_directory, path) = place();
         let lead = ours(&path).await;
         let begun = Instant::now();
-        let late = turn(&path, begun + Duration::from_millis(50)).await.expect("files");
+        let late = turn(&path, MOST, begun + Duration::from_millis(50)).await.expect("files");
         assert!(matches!(late, Turn::Late) && begun.elapsed() >= Duration::from_millis(50));
         assert!(lead.is_ours());
     }
 
     #[tokio::test]
-    async fn a_process_that_was_stopped_loses_its_lead_after_a_minute() {
+    async fn a_process_that_was_stopped_loses_its_lead_while_others_wait() {
         let (_directory, path) = place();
         let lead = ours(&path).await;
-        for (age_s, is_lost) in [(59, false), (61, true)] {
-            lead.file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).expect("ours");
-            assert!(matches!(turn(&path, Instant::now()).await.expect("files"), Turn::Late));
-            assert_eq!(!lead.is_ours(), is_lost, "after {age_s} s");
-        }
-        let next = ours(&path).await;
+        let taken_ago = |age| lead.0.file.set_modified(SystemTime::now() - age).expect("ours");
+        let turn = async || turn(&path, MOST, Instant::now() + DOUBT + SLOW_POLL * 10).await.expect("files");
+        taken_ago(MOST - Duration::from_secs(2));
+        assert!(matches!(turn().await, Turn::Late) && lead.is_ours());
+        taken_ago(MOST);
+        let Turn::Ours(next) = turn().await else { panic!("nobody leads") };
+        assert!(!lead.is_ours());
         drop(lead);
         assert!(next.is_ours(), "the one who lost it takes nothing from the next one");
     }

@@ -2,8 +2,8 @@
 //! left of that its age follows, by the hub's clock alone. Where the hub is lost the processes of a machine go on by their
 //! directory; what was written before it came back is not believed, since it may have changed meanwhile.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::directory::Directory;
-use super::{Edition, Kept, News, Part, Turn, Written};
+use super::{Edition, Kept, News, Part, Turn, Written, realms};
 use crate::cache::PICTURE_LIFE;
 use crate::config::{CacheSettings, Identity};
 use crate::hub::{Hub, Trouble, eval, token};
@@ -22,8 +22,10 @@ use crate::probe::memory::Fingerprint;
 
 /// People of one bucket, about; a bucket has one slot of a cluster.
 const BUCKET: usize = 128;
-/// Pictures are fewer: a few dozen kilobytes each, as a rule.
+/// Pictures are fewer: a few dozen kilobytes each, as a rule. All of them weigh no more than so many bytes, but for one in
+/// each bucket.
 const PICTURES: usize = 1024;
+const PICTURES_BYTES: usize = 32 * 1024 * 1024;
 /// The longest value that is read, and written.
 const LIMIT: usize = 2 * 1024 * 1024;
 /// How long a lead lasts without being renewed, and how soon it is.
@@ -49,7 +51,7 @@ if redis.call('getrange', KEYS[1], 0, 31) == ARGV[1] then return 1 end
 return {redis.call('get', KEYS[1]), redis.call('pttl', KEYS[1])}";
 
 /// As long as the lead is ours, and nothing younger is there. Of a bucket that is over its share, those leave that were
-/// written longest ago.
+/// written longest ago. Where bytes are not counted there is room for 0.
 const WRITE: &str = "if ARGV[4] ~= '' and redis.call('get', KEYS[2]) ~= ARGV[4] then return 0 end
 if redis.call('type', KEYS[1]).ok == 'string' then
   local life = tonumber(redis.call('getrange', KEYS[1], 32, 43))
@@ -65,6 +67,16 @@ if over > 0 then
     redis.call('zrem', KEYS[3], oldest)
   end
 end
+local room = tonumber(ARGV[6])
+if room > 0 then
+  for _, key in ipairs(redis.call('zrevrange', KEYS[3], 0, -1)) do
+    room = room - redis.call('strlen', key)
+    if room < 0 and key ~= KEYS[1] then
+      redis.call('del', key)
+      redis.call('zrem', KEYS[3], key)
+    end
+  end
+end
 redis.call('pexpire', KEYS[3], ARGV[2])
 redis.call('pexpire', KEYS[4], ARGV[2])
 return 1";
@@ -73,6 +85,15 @@ return 1";
 const REMOVE: &str = "if ARGV[1] ~= '' and redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
 for key = 2, #KEYS do redis.call('del', KEYS[key]) end
 if ARGV[1] == '' then redis.call('del', KEYS[1]) end
+return 1";
+
+/// What is older than the time at which it should have been removed; what is younger was written by who knew.
+const CATCH_UP: &str = "for _, key in ipairs(KEYS) do
+  if redis.call('type', key).ok == 'string' then
+    local life = tonumber(redis.call('getrange', key, 32, 43))
+    if not life or life - redis.call('pttl', key) >= tonumber(ARGV[1]) then redis.call('del', key) end
+  end
+end
 return 1";
 
 /// What was handed over by whom we wait for, else the lead, else who has it.
@@ -94,12 +115,27 @@ pub struct Redis {
     hub: Hub,
     /// What is shared while the hub is lost.
     local: Option<Directory>,
-    realm: String,
+    keys: Keys,
     entries: usize,
-    buckets: usize,
     lives: [Duration; 2],
-    /// Of whom something would have been removed while it was lost.
-    missed: Mutex<HashSet<BareJid>>,
+    missed: Arc<Mutex<Missed>>,
+    /// How long somebody may have his lead.
+    lead: Duration,
+}
+
+/// Of whom something would have been removed while the hub was lost, and when.
+#[derive(Debug, Default)]
+struct Missed {
+    people: HashMap<BareJid, Instant>,
+    is_caught_up_with: bool,
+}
+
+/// Where people are.
+#[derive(Clone, Debug)]
+struct Keys {
+    /// Its own, and one whose people are removed with ours.
+    realms: [String; 2],
+    buckets: usize,
 }
 
 /// The lead of one person, by a key that runs out unless it is renewed.
@@ -137,24 +173,26 @@ fn word(part: Part) -> &'static str {
 
 impl Redis {
     pub fn new(hub: Hub, local: Option<Directory>, identity: &Identity, settings: &CacheSettings) -> Redis {
-        let known = format!("{} {:?}", Fingerprint::among_machines(identity).text(), identity.access.visibility);
+        let realms = realms(&Fingerprint::among_machines(identity).text(), identity.access.visibility);
+        let realm = |text: String| hex(digest::digest(&digest::SHA256, text.as_bytes()).as_ref(), 8);
+        let buckets = 1 << (settings.entries / BUCKET).max(1).ilog2();
         let life = settings.stale.max(settings.ttl + settings.refresh);
         Redis {
             hub,
             local,
-            realm: hex(digest::digest(&digest::SHA256, known.as_bytes()).as_ref(), 8),
+            keys: Keys { realms: realms.map(realm), buckets },
             entries: settings.entries,
-            buckets: 1 << (settings.entries / BUCKET).max(1).ilog2(),
             lives: [life, PICTURE_LIFE + life],
-            missed: Mutex::default(),
+            missed: Arc::default(),
+            lead: identity.timeout + LEAD,
         }
     }
 
     pub async fn read(&self, jid: &BareJid, part: Part, known: Option<Edition>, now_ms: u64) -> Kept {
-        self.catch_up().await;
+        self.catch_up();
         let edition = known.map_or(String::new(), |Edition(known)| format!("{known:032x}"));
         let limit = LIMIT.to_string();
-        let read = eval(READ, &[&self.spot(jid).entry(part)], &[edition.as_bytes(), limit.as_bytes()]);
+        let read = eval(READ, &[&self.keys.spot(jid).entry(part)], &[edition.as_bytes(), limit.as_bytes()]);
         match self.hub.ask(&read).await {
             Ok(Value::Int(1)) => Kept::Same,
             Ok(found) => self.kept(jid, found).unwrap_or(Kept::Nothing),
@@ -169,7 +207,7 @@ impl Redis {
     }
 
     pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&super::Lead>) -> Written {
-        let spot = self.spot(jid);
+        let spot = self.keys.spot(jid);
         let (lead_key, token) = match lead {
             None => (spot.lead(part), ""),
             // A picture's brings the presence too.
@@ -186,15 +224,17 @@ impl Redis {
         if value.len() > LIMIT {
             return Written::Nowhere;
         }
-        let share = match part {
-            Part::Presence => self.entries / self.buckets,
-            Part::Picture => PICTURES.min(self.entries).div_ceil(self.buckets),
+        let buckets = self.keys.buckets;
+        let (share, room) = match part {
+            Part::Presence => (self.entries / buckets, 0),
+            Part::Picture => (PICTURES.min(self.entries).div_ceil(buckets), PICTURES_BYTES / buckets),
         };
         let (kept, counter) = (format!("{}:{}", spot.bucket, word(part)), format!("{}:turn", spot.bucket));
         let keys = [&*spot.entry(part), &*lead_key, &*kept, &*counter];
-        let numbers = [rest.as_millis(), news.age.as_millis(), share as u128].map(|number| number.to_string());
-        let [rest, age, share] = numbers.each_ref().map(String::as_bytes);
-        match self.hub.ask(&eval(WRITE, &keys, &[&value, rest, age, token.as_bytes(), share])).await {
+        let numbers = [rest.as_millis(), news.age.as_millis(), share as u128, room as u128];
+        let numbers = numbers.map(|number| number.to_string());
+        let [rest, age, share, room] = numbers.each_ref().map(String::as_bytes);
+        match self.hub.ask(&eval(WRITE, &keys, &[&value, rest, age, token.as_bytes(), share, room])).await {
             Ok(Value::Int(1)) => Written::As(Edition(edition)),
             Ok(_) => Written::Overtaken,
             Err(Trouble::Foreign) => Written::Nowhere,
@@ -221,11 +261,10 @@ impl Redis {
     }
 
     pub async fn overtake(&self, jid: &BareJid) {
-        let mut delete = redis::cmd("DEL");
-        let spot = self.spot(jid);
-        delete.arg(&Part::ALL.map(|part| spot.lead(part))[..]);
-        if self.hub.ask(&delete).await == Err(Trouble::Lost) {
-            self.miss(jid);
+        for spot in self.keys.spots(jid) {
+            if self.hub.ask(&delete(&spot)).await == Err(Trouble::Lost) {
+                self.miss(jid);
+            }
         }
         if let Some(local) = &self.local {
             local.overtake(jid).await;
@@ -233,7 +272,7 @@ impl Redis {
     }
 
     pub async fn turn(&self, jid: &BareJid, part: Part, now_ms: u64, deadline: Instant) -> Turn {
-        self.catch_up().await;
+        self.catch_up();
         match self.turn_in_hub(jid, part, deadline).await {
             Ok(turn) => turn,
             Err(_) => match &self.local {
@@ -244,7 +283,7 @@ impl Redis {
     }
 
     async fn turn_in_hub(&self, jid: &BareJid, part: Part, deadline: Instant) -> Result<Turn, Trouble> {
-        let (ours, key, mut pause) = (token(), self.spot(jid).lead(part), POLL);
+        let (ours, key, mut pause) = (token(), self.keys.spot(jid).lead(part), POLL);
         let mut theirs = ours.clone();
         loop {
             let (told, sent) = (format!("{key}:told:{theirs}"), Instant::now());
@@ -265,38 +304,48 @@ impl Redis {
 
     /// Removes everything that is kept of somebody, by the lead that is ours, if one is.
     async fn strike(&self, jid: &BareJid, lead: Option<&Lead>) -> Result<(), Trouble> {
-        let spot = self.spot(jid);
+        let [spot, other_service] = self.keys.spots(jid);
         let [mut own, mut other] = Part::ALL.map(|part| spot.lead(part));
         if lead.is_some_and(|lead| lead.key == other) {
             std::mem::swap(&mut own, &mut other);
         }
         let [presence, picture] = Part::ALL.map(|part| spot.entry(part));
         let token = lead.map_or("", |lead| &lead.token);
-        self.hub.ask(&eval(REMOVE, &[&own, &other, &presence, &picture], &[token.as_bytes()])).await.map(drop)
+        let removed = self.hub.ask(&eval(REMOVE, &[&own, &other, &presence, &picture], &[token.as_bytes()])).await?;
+        // A lead that was overtaken removes nothing.
+        if removed == Value::Int(0) {
+            return Ok(());
+        }
+        let spot = other_service;
+        let keys = [
+            spot.lead(Part::Presence),
+            spot.lead(Part::Picture),
+            spot.entry(Part::Presence),
+            spot.entry(Part::Picture),
+        ];
+        self.hub.ask(&eval(REMOVE, &keys.each_ref().map(String::as_str), &[b""])).await.map(drop)
     }
 
-    /// Removes what was to be removed while the hub was lost.
-    async fn catch_up(&self) {
-        if !self.hub.is_there() {
+    /// Removes what was to be removed while the hub was lost, behind the visitors' backs: what the hub had before it came
+    /// back is not believed here.
+    fn catch_up(&self) {
+        let mut missed = lock(&self.missed);
+        if missed.people.is_empty() || missed.is_caught_up_with || !self.hub.is_there() {
             return;
         }
-        let missed = std::mem::take(&mut *self.missed());
-        for jid in missed {
-            if self.strike(&jid, None).await == Err(Trouble::Lost) {
-                self.miss(&jid);
-            }
-        }
+        missed.is_caught_up_with = true;
+        let (hub, keys, missed, lead) = (self.hub.clone(), self.keys.clone(), self.missed.clone(), self.lead);
+        tokio::spawn(async move {
+            catch_up(&hub, &keys, &missed, lead).await;
+            lock(&missed).is_caught_up_with = false;
+        });
     }
 
     fn miss(&self, jid: &BareJid) {
-        let mut missed = self.missed();
-        if missed.len() < MISSED {
-            missed.insert(jid.clone());
+        let people = &mut lock(&self.missed).people;
+        if people.len() < MISSED || people.contains_key(jid) {
+            people.insert(jid.clone(), Instant::now());
         }
-    }
-
-    fn missed(&self) -> std::sync::MutexGuard<'_, HashSet<BareJid>> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn write_here(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&super::Lead>) -> Written {
@@ -318,13 +367,59 @@ impl Redis {
         let is_believed = self.hub.back_for().is_none_or(|back| age < back);
         is_believed.then(|| Kept::Other { bytes: bytes.to_vec(), age, edition })
     }
+}
 
+impl Keys {
     fn spot(&self, jid: &BareJid) -> Spot {
+        self.spot_in(&self.realms[0], jid)
+    }
+
+    /// Ours first.
+    fn spots(&self, jid: &BareJid) -> [Spot; 2] {
+        self.realms.each_ref().map(|realm| self.spot_in(realm, jid))
+    }
+
+    fn spot_in(&self, realm: &str, jid: &BareJid) -> Spot {
         let hash = digest::digest(&digest::SHA256, jid.as_str().as_bytes());
         let (front, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
         let bucket = usize::from_be_bytes(*front) % self.buckets;
-        Spot { bucket: format!("webpresence:{{{}:{bucket:x}}}", self.realm), name: hex(hash.as_ref(), 16) }
+        Spot { bucket: format!("webpresence:{{{realm}:{bucket:x}}}"), name: hex(hash.as_ref(), 16) }
     }
+}
+
+/// Who is still missed afterwards stays so: the hub was lost again, or something came meanwhile.
+async fn catch_up(hub: &Hub, keys: &Keys, missed: &Mutex<Missed>, lead: Duration) {
+    let people: Vec<_> = lock(missed).people.iter().map(|(jid, since)| (jid.clone(), *since)).collect();
+    for (jid, since) in people {
+        for spot in keys.spots(&jid) {
+            // Whoever leads since then knows.
+            if since.elapsed() < lead && hub.ask(&delete(&spot)).await == Err(Trouble::Lost) {
+                return;
+            }
+            let entries = Part::ALL.map(|part| spot.entry(part));
+            // By then nobody wrote any more what he had begun to look up before.
+            let age = ms(since.elapsed().saturating_sub(lead));
+            if hub.ask(&eval(CATCH_UP, &entries.each_ref().map(String::as_str), &[&age])).await == Err(Trouble::Lost) {
+                return;
+            }
+        }
+        let people = &mut lock(missed).people;
+        if people.get(&jid) == Some(&since) {
+            people.remove(&jid);
+        }
+    }
+}
+
+/// Of both leads.
+fn delete(spot: &Spot) -> redis::Cmd {
+    let mut delete = redis::cmd("DEL");
+    delete.arg(&Part::ALL.map(|part| spot.lead(part))[..]);
+    delete
+}
+
+/// Held for a map access; no code that could panic runs under it.
+fn lock(missed: &Mutex<Missed>) -> MutexGuard<'_, Missed> {
+    missed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lead {

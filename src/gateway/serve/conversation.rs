@@ -118,8 +118,9 @@ where
 
     async fn act(&mut self, received: Received) -> Result<(), Gone> {
         let mut broken = false;
-        // What comes behind a request in the same breath may abort it and take its id for another.
-        let is_alone = received.events.len() == 1;
+        // What comes behind a request in the same breath may abort it and take its id for another; what the records
+        // themselves answer was asked before it.
+        let is_alone = received.events.len() == 1 && received.send.is_empty();
         for event in received.events {
             match event {
                 Event::Request { id, request } if is_alone => self.answer_now(id, request).await?,

@@ -101,6 +101,14 @@ async fn share(url: &str) {
     assert_eq!(one.store.read(&bob(), Part::Picture, None, NOW_MS).await, Kept::Nothing);
     one.store.remove(&bob(), NOW_MS, None).await;
     assert_eq!(other.read(&bob()).await, None);
+    // Nor does a service of the same identity have it that shows it to others.
+    let public = tuned(url, "[access]\nvisibility = anyone");
+    edition(public.write(&bob(), b"away", 0, None).await);
+    assert_eq!(one.read(&bob()).await, None);
+    let lead = public.lead(&bob()).await;
+    one.store.remove(&bob(), NOW_MS, None).await;
+    assert_eq!(public.read(&bob()).await, None);
+    assert_eq!(public.write(&bob(), b"away", 0, Some(&lead)).await, Written::Overtaken);
     edition(one.write(&bob(), b"away", 20, None).await);
     assert_eq!(other.read(&bob()).await, Some((b"away".to_vec(), 20)), "as old as it is");
     assert_eq!(one.write(&bob(), b"away", 400, None).await, Written::Nowhere, "older than anything is told");
@@ -220,6 +228,18 @@ async fn no_more_people_are_kept_than_the_configuration_says() {
     let kept: usize = kept.parse().expect("a number");
     assert!((200..=256).contains(&kept), "{kept}");
     assert!(one.read(&jid("u1999@example.com")).await.is_some(), "the newest is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_are_weighed() {
+    let redis = Redis::start();
+    let one = tuned(&redis.url(), "entries = 100");
+    let news = News { bytes: &[b'x'; 400_000], age: Duration::ZERO, now_ms: NOW_MS };
+    for number in 0..120 {
+        edition(one.store.write(&jid(&format!("u{number}@example.com")), Part::Picture, news, None).await);
+    }
+    let left = redis.ask(&["KEYS", "*:picture"]).lines().filter(|key| !key.ends_with("}:picture")).count();
+    assert!((60..=83).contains(&left), "{left} of 400 kB each");
 }
 
 /// Others use the same Redis, or somebody wants to see what we do with it.

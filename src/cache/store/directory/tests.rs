@@ -178,6 +178,42 @@ async fn what_is_forgotten_is_forgotten_with_its_picture() {
     }
 }
 
+/// Two services of one identity have one session: what somebody says reaches the one that holds it.
+#[tokio::test]
+async fn what_is_forgotten_is_forgotten_by_those_who_show_it_to_others() {
+    let (directory, store) = place(10);
+    let of = |more: &str| Directory::new(directory.path(), &identity(more), &settings(10), Level::Debug);
+    let (public, elsewhere) = (of("[access]\nvisibility = anyone\n"), of("port = 99\n"));
+    for store in [&public, &elsewhere, &store] {
+        put(store, "bob", "away", NOW - 7, None).await;
+    }
+    let leads = [lead(&public, "bob", Part::Presence).await, lead(&elsewhere, "bob", Part::Presence).await];
+    store.remove(&jid("bob"), NOW, None).await;
+    assert_eq!([&store, &public, &elsewhere].map(|store| kept(store, "bob")), [None, None, said("away", 7)]);
+    assert_eq!(put(&public, "bob", "late", NOW, Some(&leads[0])).await, Written::Overtaken);
+    assert!(matches!(put(&elsewhere, "bob", "late", NOW, Some(&leads[1])).await, Written::As(_)));
+}
+
+/// Also in buckets that nobody writes to any more.
+#[tokio::test]
+async fn what_is_old_goes_where_there_were_more_entries_once() {
+    let (directory, many) = place(10_000);
+    for number in 0..200 {
+        put(&many, &format!("u{number}"), "away", NOW, None).await;
+    }
+    let buckets: Vec<_> =
+        fs::read_dir(&many.folder).expect("ours").map(|bucket| bucket.expect("ours").path()).collect();
+    for entry in buckets.iter().flat_map(|bucket| fs::read_dir(bucket).expect("ours")) {
+        let file = File::options().write(true).open(entry.expect("ours").path()).expect("ours");
+        file.set_modified(SystemTime::now() - PICTURE_LIFE - Duration::from_secs(1)).expect("ours");
+    }
+    let few = Directory::new(directory.path(), &identity(""), &settings(10), Level::Debug);
+    for _ in 0..SELDOM * buckets.len() as u64 {
+        put(&few, "bob", "away", NOW, None).await;
+    }
+    assert_eq!(files(directory.path()), [""], "of {} buckets", buckets.len());
+}
+
 #[tokio::test]
 async fn files_are_never_more_than_entries() {
     for entries in [10, 300] {
