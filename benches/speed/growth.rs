@@ -58,8 +58,8 @@ pub fn people_section() -> Section {
                 (`entries = 200000`), with 16 connections, a second for each run. wrk's script that writes the \
                 addresses costs all ways the same, the static file and the ceiling too. The people are those of a stand-in \
                 for an XMPP server, since no real one looks 100,000 up in a short time, with `probes_per_second = 100000`. \
-                All are away, so that one ETag is right for all of them, and have no icon twice in nginx's cache, which \
-                has the shipped settings but for its size (`keys_zone` 64 MB, `max_size` 2 GB: as shipped it holds some \
+                All are away, so that one ETag is right for all of them. nginx's cache has the shipped settings but for \
+                its size (`keys_zone` 64 MB, `max_size` 2 GB: as shipped it holds some \
                 16,000 answers). libfcgi's hello behind nginx and the C program behind mod_cgid do not know who is \
                 asked for. ejabberd's module shows people with an account of its server, which has a hundred, so there are \
                 no rows of it for more."

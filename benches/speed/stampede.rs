@@ -180,30 +180,24 @@ struct Views {
 
 /// All at the same time: none needs much.
 fn steady(stand: &Stand, plan: Plan, findings: &mut Findings) {
-    let (prosody, ejabberd) = (stand.component_port(), stand.ejabberd.ports.component);
-    let [without, with] = [(8, "linger = 0"), (9, "linger = always")].map(|(number, linger)| Views {
-        number,
-        linger,
-        port: prosody,
-        people: PEOPLE,
-    });
-    let views = [without, with];
-    let [without, with] = thread::scope(|scope| {
-        let runs = views.each_ref().map(|views| scope.spawn(|| views.probes(stand, plan)));
-        runs.map(|run| run.join().expect("its figures"))
-    });
+    let lingers = ["linger = 0", "linger = always"];
+    let kinds = [
+        ([8, 9], stand.component_port(), PEOPLE, [STEADY, STEADY_HELD]),
+        (AT_EJABBERD, stand.ejabberd.ports.component, crowd::AT_EJABBERD, [EJABBERD, EJABBERD_HELD]),
+    ];
     let windows = steady_time(plan).as_secs_f64() / TTL.as_secs_f64();
-    let most = |probes: &HashMap<String, usize>| probes.values().copied().max().unwrap_or(0) as f64 / windows;
-    findings.add(STEADY, most(&without));
-    findings.add(STEADY_MEAN, without.values().sum::<usize>() as f64 / PEOPLE as f64 / windows);
-    findings.add(STEADY_HELD, with.values().sum::<usize>() as f64);
-    // One after the other: a server lets a component be connected once, and it is the one they have agreed to.
-    let [without, with] = ["linger = 0", "linger = always"].map(|linger| {
-        let views = Views { number: AT_EJABBERD, linger, port: ejabberd, people: crowd::AT_EJABBERD };
-        views.probes(stand, plan)
+    let views = kinds.each_ref().map(|(numbers, port, people, _)| {
+        [0, 1].map(|way| Views { number: numbers[way], linger: lingers[way], port: *port, people: *people })
     });
-    findings.add(EJABBERD, most(&without));
-    findings.add(EJABBERD_HELD, with.values().sum::<usize>() as f64);
+    let probes = thread::scope(|scope| {
+        let runs = views.each_ref().map(|both| both.each_ref().map(|views| scope.spawn(|| views.probes(stand, plan))));
+        runs.map(|both| both.map(|run| run.join().expect("its figures")))
+    });
+    for ((.., rows), [without, with]) in kinds.iter().zip(&probes) {
+        findings.add(rows[0], without.values().copied().max().unwrap_or(0) as f64 / windows);
+        findings.add(rows[1], with.values().sum::<usize>() as f64);
+    }
+    findings.add(STEADY_MEAN, probes[0][0].values().sum::<usize>() as f64 / PEOPLE as f64 / windows);
 }
 
 impl Views {

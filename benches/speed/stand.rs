@@ -25,12 +25,12 @@ const AWAY: Shown = Shown { show: "away", texts: &[], priority: 0 };
 const PIXMAPS: &str = "/usr/share/ejabberd-mod-webpresence/pixmaps";
 /// Those who have different installations: a server lets a component be connected once.
 const IDENTITIES: usize = 14;
-/// The one that those on ejabberd have agreed to be seen by.
-pub const AT_EJABBERD: usize = 12;
+/// Those whom people on ejabberd have agreed to be seen by.
+pub const AT_EJABBERD: [usize; 2] = [12, 13];
 /// Takes the brake off for those who fill caches: two hundred probes a second spare a real server and would make the wait
 /// for a hundred thousand people eight minutes.
 pub const UNTHROTTLED: &str = "[limits]\nprobes_per_second = 100000\n";
-/// People whose presence changes while somebody looks.
+/// People who do something while somebody looks, for each of two deeds.
 pub const CHANGING: usize = 9;
 
 pub struct Stand {
@@ -86,7 +86,7 @@ impl Stand {
 }
 
 pub fn changing() -> impl Iterator<Item = String> {
-    (0..CHANGING).map(|number| format!("changing{number}"))
+    (0..2 * CHANGING).map(|number| format!("changing{number}"))
 }
 
 /// One more process of an installation, on a socket of its own that a web server may use.
@@ -134,15 +134,18 @@ fn start_ejabberd() -> (Xmpp, Users) {
     let users = Users::of(&server);
     server.register(ALICE);
     users.login(&format!("{ALICE}/home"), AWAY);
-    let identity = Identity::Component(AT_EJABBERD).jid();
     for name in (0..crowd::AT_EJABBERD).map(crowd::name) {
         server.register(&name);
-        // As the README tells the admin to give consent for a user.
-        let item = format!("\"localuser\":\"{name}\",\"localhost\":\"{DOMAIN}\",\"user\":\"\",\"host\":\"{identity}\"");
-        let body = format!("{{{item},\"nick\":\"Web\",\"group\":\"Web\",\"subs\":\"from\"}}");
-        ejabberd::call(&server, "add_rosteritem", &body);
+        AT_EJABBERD.iter().for_each(|number| agree(&server, &name, Identity::Component(*number)));
     }
     (server, users)
+}
+
+/// As the README tells the admin to give consent for a user.
+fn agree(ejabberd: &Xmpp, user: &str, identity: Identity) {
+    let jid = identity.jid();
+    let item = format!(r#""localuser":"{user}","localhost":"{DOMAIN}","user":"","host":"{jid}""#);
+    ejabberd::call(ejabberd, "add_rosteritem", &format!(r#"{{{item},"nick":"Web","group":"Web","subs":"from"}}"#));
 }
 
 fn changed(config: &str, changes: &[(&str, String)]) -> String {
