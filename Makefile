@@ -1,5 +1,5 @@
 # make            builds the executable: target/release/webpresence
-# make static     builds one that runs on any Linux: target/x86_64-unknown-linux-musl/release/webpresence
+# make static     builds one that runs on any Linux: target/ARCH-unknown-linux-musl/release/webpresence
 # make test       installs what is missing (apt) and runs everything
 # make demo       shows it with real servers on this machine; Ctrl-C ends it (make demo CHECK=1 looks by itself)
 # make bench      measures speed, memory and load beside its peers and writes benches/RESULTS.md (ROUNDS=3 SECONDS=1: a look)
@@ -13,7 +13,7 @@
 all:
 	cargo build --release --locked
 
-STATIC = x86_64-unknown-linux-musl
+STATIC = $(shell rustc -vV | sed -n 's/^host: \([^-]*\)-.*/\1/p')-unknown-linux-musl
 static:
 	@rustc --print target-libdir --target $(STATIC) | xargs ls >/dev/null 2>&1 || { echo "missing: rustup target add $(STATIC)"; exit 1; }
 	@command -v musl-gcc >/dev/null || { echo "missing: apt-get install musl-tools"; exit 1; }

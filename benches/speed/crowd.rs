@@ -1,7 +1,7 @@
 //! People in great numbers, by number. Twelve thousand of them are on Prosody and may be seen: one has really agreed, in a
-//! real session, and his account and roster become everybody's, as files of Prosody's own storage. None of these is
-//! online, which is a state like any other: the server looks each of them up and says so. Of the rest only the
-//! stand-in knows.
+//! real session, and his account and roster become everybody's, as files of Prosody's own storage. The first hundred are
+//! on ejabberd as well. None of these is online, which is a state like any other: the server looks each of them up and
+//! says so. Of the rest only the stand-in knows.
 
 use std::fs;
 use std::ops::Range;
@@ -15,6 +15,8 @@ use crate::rig::xmpp::{DOMAIN, Xmpp};
 
 /// Those on Prosody.
 pub const REAL: usize = 12_000;
+/// Those on ejabberd.
+pub const AT_EJABBERD: usize = 100;
 /// What one of them is told to be.
 pub const OFFLINE: &str = "Unavailable\n";
 /// Who fills a cache asks for so many at once.

@@ -127,8 +127,8 @@ fn document(plan: Plan, tables: &str) -> String {
     format!(
         "# How fast, how small, how sparing\n\n\
          The median of {} interleaved rounds, with the least and the most; a ratio is that of two figures of the same\n\
-         round. ✓ and ✗ say whether a target is reached; a dash is a figure without one. `make bench` installs the peers,\n\
-         measures and writes this file.\n\n\
+         round. ✓ and ✗ say whether a target is reached; a dash is a figure without one. Where the time goes in rows that fall\n\
+         short stands in [PROFILE.md](PROFILE.md). `make bench` installs the peers, measures and writes this file.\n\n\
          {tables}\
          Measured on {}, with {}, {}.\n",
         plan.rounds,

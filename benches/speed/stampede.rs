@@ -12,7 +12,7 @@ use crate::rig::fastcgi::Connection;
 use crate::rig::leash::Leash;
 use crate::rig::webpresence::Webpresence;
 use crate::rows::{Findings, Section, Target, Unit, row};
-use crate::stand::{Stand, serve_on, sockets};
+use crate::stand::{AT_EJABBERD, Stand, serve_on, sockets};
 use crate::tap::Tap;
 
 const PROCESSES: usize = 8;
@@ -42,10 +42,12 @@ const MANY_SERVER: &str = "500 different cold people at once: processor time tha
 const STEADY: &str = "1,000 people viewed all the time, no session held: most probes of one person per ttl";
 const STEADY_MEAN: &str = "1,000 people viewed all the time, no session held: probes per person per ttl";
 const STEADY_HELD: &str = "1,000 people viewed all the time, session held: probes, all together";
+const EJABBERD: &str = "100 people of ejabberd viewed all the time, no session held: most probes of one person per ttl";
+const EJABBERD_HELD: &str = "100 people of ejabberd viewed all the time, session held: probes, all together";
 
 /// The time of the steady views runs ten times as fast as with the default of 30 seconds.
 const TTL: Duration = Duration::from_secs(3);
-const SCALED: &str = "ttl = 3\nrefresh = 1\nstale = 30\n";
+const SCALED: &str = "ttl = 3\nrefresh = 1\nstale = 30\n[limits]\nprobes_per_second = 2000\n";
 const PEOPLE: usize = 1000;
 /// Each person is viewed once in that time.
 const VIEWED_EVERY: Duration = Duration::from_millis(300);
@@ -65,12 +67,20 @@ pub fn section(plan: Plan) -> Section {
     rows.push(row(STEADY, Target::AtMost(1.0), Unit::Count));
     rows.push(row(STEADY_MEAN, Target::None, Unit::Count));
     rows.push(row(STEADY_HELD, Target::Exactly(0.0), Unit::Count));
+    rows.push(row(EJABBERD, Target::AtMost(1.0), Unit::Count));
+    rows.push(row(EJABBERD_HELD, Target::Exactly(0.0), Unit::Count));
     let about = format!(
         "Counted by a relay between webpresence and Prosody, which has 12,000 people, all of them real for it (accounts \
-         and rosters in its own storage) and offline. `linger = 0`: between two rounds no session is open, and \
-         nobody has been asked for before. For the steady views the time is scaled to a tenth: `ttl = 3` and \
-         `refresh = 1` instead of 30 and 10; each of 1,000 people is viewed every {} ms for {} s, once without a \
-         session held (`linger = 0`) and once with (`linger = always`). What each one is first asked is not counted.",
+         and rosters in its own storage) and offline; ejabberd has 100 such. The limits are the default ones, but that \
+         nobody counts as a stranger. `linger = 0`: between two rounds no session is open; the processes are new each \
+         time, and nobody has been asked for before. The time runs from the first question to the last answer. For the \
+         steady views it is scaled to a tenth: `ttl = 3`, `refresh = 1` and `probes_per_second = 2000` instead of 30, 10 \
+         and 200; each person is viewed every {} ms for {} s of real time, once without a session held (`linger = 0`) and \
+         once with (`linger = always`). What each one is first asked is not counted. Two times of webpresence's own are not \
+         scaled, and this is too short to show them: a session on which nothing was heard for 30 s is first tried by a \
+         ping, and whoever is watched is asked about again some minutes after he last was, since news of him may have \
+         been lost on the way (two where not all changes are told, ten else). So a session that is held costs no probe \
+         per ttl, but one per person in some minutes.",
         VIEWED_EVERY.as_millis(),
         steady_time(plan).as_secs(),
     );
@@ -80,22 +90,23 @@ pub fn section(plan: Plan) -> Section {
 pub fn measure(stand: &Stand, plan: Plan, findings: &mut Findings) {
     let tap = Tap::before(stand.component_port());
     let installed = stand.install(7, "linger = 0", "", tap.port);
-    let daemons = Daemons::start(&installed);
     // The server is known, and nobody stumbles over what the first session of all has to do.
-    daemons.visit_at_once(&[jid(0)]);
+    Daemons::start(&installed).visit_at_once(&[jid(0)]);
     let mut next = 1;
     for _ in 0..plan.rounds {
         tap.rest();
-        let took = daemons.visit_at_once(&vec![jid(next); VISITORS]);
+        let took = Daemons::start(&installed).visit_at_once(&vec![jid(next); VISITORS]);
         findings.add(ONE_PROBES, tap.probes() as f64);
         findings.add(ONE_SESSIONS, tap.sessions() as f64);
         findings.add(ONE_LAST, took.as_secs_f64());
         next += 1;
-        for (who, [probes, sessions, last]) in [&daemons.sockets[..1], &daemons.sockets].into_iter().zip(MANY) {
+        for (processes, [probes, sessions, last]) in [1, PROCESSES].into_iter().zip(MANY) {
             tap.rest();
+            // None has used up any of what it may ask in a second.
+            let daemons = Daemons::start(&installed);
             let people: Vec<String> = (next..next + DIFFERENT).map(jid).collect();
             let before = processor_time(&stand.prosody.leash);
-            let took = visit_at_once(who, &people);
+            let took = visit_at_once(&daemons.sockets[..processes], &people);
             findings.add(MANY_SERVER, processor_time(&stand.prosody.leash) - before);
             findings.add(probes, tap.probes() as f64);
             findings.add(sessions, tap.sessions() as f64);
@@ -103,7 +114,6 @@ pub fn measure(stand: &Stand, plan: Plan, findings: &mut Findings) {
             next += DIFFERENT;
         }
     }
-    drop(daemons);
     steady(stand, plan, findings);
 }
 
@@ -158,37 +168,58 @@ fn steady_time(plan: Plan) -> Duration {
     TTL * plan.rounds as u32
 }
 
-/// Both at the same time: neither needs much.
-fn steady(stand: &Stand, plan: Plan, findings: &mut Findings) {
-    let both = [(8, "linger = 0"), (9, "linger = always")];
-    let [without, with] = thread::scope(|scope| {
-        both.map(|(number, linger)| scope.spawn(move || view(stand, plan, number, linger)))
-            .map(|run| run.join().expect("its figures"))
-    });
-    let windows = steady_time(plan).as_secs_f64() / TTL.as_secs_f64();
-    findings.add(STEADY, without.values().copied().max().unwrap_or(0) as f64 / windows);
-    findings.add(STEADY_MEAN, without.values().sum::<usize>() as f64 / PEOPLE as f64 / windows);
-    findings.add(STEADY_HELD, with.values().sum::<usize>() as f64);
+/// Who is viewed all the time, by what.
+struct Views {
+    /// Of the installation.
+    number: usize,
+    linger: &'static str,
+    /// Of the server, for components.
+    port: u16,
+    people: usize,
 }
 
-/// How often each person was probed while all were viewed.
-fn view(stand: &Stand, plan: Plan, number: usize, linger: &str) -> HashMap<String, usize> {
-    let tap = Tap::before(stand.component_port());
-    let installed = stand.install(number, linger, SCALED, tap.port);
-    let serve = installed.serve();
-    crowd::ask_each(&serve.socket, 0..PEOPLE, crowd::OFFLINE);
-    tap.forget();
-    let ends = Instant::now() + steady_time(plan);
-    thread::scope(|scope| {
-        for part in 0..PROCESSES {
-            let people: Vec<usize> = (part..PEOPLE).step_by(PROCESSES).collect();
-            scope.spawn({
-                let socket: &Path = &serve.socket;
-                move || keep_viewing(socket, &people, ends)
-            });
-        }
+/// All at the same time: none needs much.
+fn steady(stand: &Stand, plan: Plan, findings: &mut Findings) {
+    let lingers = ["linger = 0", "linger = always"];
+    let kinds = [
+        ([8, 9], stand.component_port(), PEOPLE, [STEADY, STEADY_HELD]),
+        (AT_EJABBERD, stand.ejabberd.ports.component, crowd::AT_EJABBERD, [EJABBERD, EJABBERD_HELD]),
+    ];
+    let windows = steady_time(plan).as_secs_f64() / TTL.as_secs_f64();
+    let views = kinds.each_ref().map(|(numbers, port, people, _)| {
+        [0, 1].map(|way| Views { number: numbers[way], linger: lingers[way], port: *port, people: *people })
     });
-    tap.probed()
+    let probes = thread::scope(|scope| {
+        let runs = views.each_ref().map(|both| both.each_ref().map(|views| scope.spawn(|| views.probes(stand, plan))));
+        runs.map(|both| both.map(|run| run.join().expect("its figures")))
+    });
+    for ((.., rows), [without, with]) in kinds.iter().zip(&probes) {
+        findings.add(rows[0], without.values().copied().max().unwrap_or(0) as f64 / windows);
+        findings.add(rows[1], with.values().sum::<usize>() as f64);
+    }
+    findings.add(STEADY_MEAN, probes[0][0].values().sum::<usize>() as f64 / PEOPLE as f64 / windows);
+}
+
+impl Views {
+    /// How often each person was probed while all were viewed.
+    fn probes(&self, stand: &Stand, plan: Plan) -> HashMap<String, usize> {
+        let tap = Tap::before(self.port);
+        let installed = stand.install(self.number, self.linger, SCALED, tap.port);
+        let serve = installed.serve();
+        crowd::ask_each(&serve.socket, 0..self.people, crowd::OFFLINE);
+        tap.forget();
+        let ends = Instant::now() + steady_time(plan);
+        thread::scope(|scope| {
+            for part in 0..PROCESSES {
+                let people: Vec<usize> = (part..self.people).step_by(PROCESSES).collect();
+                scope.spawn({
+                    let socket: &Path = &serve.socket;
+                    move || keep_viewing(socket, &people, ends)
+                });
+            }
+        });
+        tap.probed()
+    }
 }
 
 /// Evenly, until it ends.

@@ -1,6 +1,6 @@
 //! What everything is measured between: Prosody with its own module for the web and thousands of people, ejabberd
-//! with its own, alice away on both; and installations of the executable, each an identity of its own that all of them
-//! have agreed to be seen by.
+//! with its own and a hundred, alice away on both; and installations of the executable, each an identity of its own that
+//! all of them have agreed to be seen by.
 
 use std::cell::Cell;
 use std::fs::{self, Permissions};
@@ -25,7 +25,12 @@ const AWAY: Shown = Shown { show: "away", texts: &[], priority: 0 };
 const PIXMAPS: &str = "/usr/share/ejabberd-mod-webpresence/pixmaps";
 /// Those who have different installations: a server lets a component be connected once.
 const IDENTITIES: usize = 14;
-/// People whose presence changes while somebody looks.
+/// Those whom people on ejabberd have agreed to be seen by.
+pub const AT_EJABBERD: [usize; 2] = [12, 13];
+/// Takes the brake off for those who fill caches: two hundred probes a second spare a real server and would make the wait
+/// for a hundred thousand people eight minutes.
+pub const UNTHROTTLED: &str = "[limits]\nprobes_per_second = 100000\n";
+/// People who do something while somebody looks, for each of two deeds.
 pub const CHANGING: usize = 9;
 
 pub struct Stand {
@@ -34,13 +39,14 @@ pub struct Stand {
     pub prosody_http: u16,
     pub ejabberd_http: u16,
     pub users: Users,
-    _ejabberd: (Xmpp, Users),
+    pub ejabberd: Xmpp,
+    _ejabberd_users: Users,
     _module: TempDir,
 }
 
 impl Stand {
     pub fn start() -> Stand {
-        let (ejabberd, ejabberd_users) = start_ejabberd();
+        let (ejabberd, _ejabberd_users) = start_ejabberd();
         let module = module();
         let http = Cell::new(0);
         let prosody = prosody::start_edited(Release::Stable, prosody::LastActivity::Off, &[], &|config| {
@@ -60,18 +66,17 @@ impl Stand {
         users.logout(&format!("{MODEL}/home"), &[]);
         crowd::multiply(&prosody, MODEL);
         let ejabberd_http = ejabberd::api(&ejabberd);
-        let _ejabberd = (ejabberd, ejabberd_users);
-        Stand { prosody, prosody_http: http.get(), ejabberd_http, users, _ejabberd, _module: module }
+        Stand { prosody, prosody_http: http.get(), ejabberd_http, users, ejabberd, _ejabberd_users, _module: module }
     }
 
-    /// With lines for `[xmpp]` and `[cache]`, and the way to the server through `port`. Nobody counts as a stranger.
+    /// With lines for `[xmpp]` and `[cache]`, and sections behind these, and the way to the server through `port`. Nobody
+    /// counts as a stranger: all visitors of the bench are one, and he asks for more people than anybody is let.
     pub fn install(&self, number: usize, xmpp: &str, cache: &str, port: u16) -> Webpresence {
         let installed = Webpresence::tuned(&self.prosody, Identity::Component(number), xmpp, cache);
         let access = "visibility = anyone\nunknown_per_minute = 0\nunknown_per_minute_all = 0\n";
         let direct = format!("\nport = {}\n", self.prosody.ports.component);
         let config = installed.configuration().replace("visibility = anyone\n", access);
         installed.configure(&config.replace(&direct, &format!("\nport = {port}\n")));
-        unthrottle(&installed);
         installed
     }
 
@@ -81,22 +86,7 @@ impl Stand {
 }
 
 pub fn changing() -> impl Iterator<Item = String> {
-    (0..CHANGING).map(|number| format!("changing{number}"))
-}
-
-/// Takes the brake off, as far as the executable has one, for those who fill caches: two hundred probes a second spare
-/// a real server and would make the wait for a hundred thousand people eight minutes.
-fn unthrottle(installed: &Webpresence) {
-    let config = installed.configuration();
-    let rates = [1_000_000, 100_000, 10_000, 1000];
-    let is_taken = |rate: &&u32| {
-        installed.configure(&format!("{config}\n[limits]\nprobes_per_second = {rate}\n"));
-        let output = installed.run(&["get", ""]);
-        !["limits", "probes_per_second"].iter().any(|word| String::from_utf8_lossy(&output.stderr).contains(word))
-    };
-    if rates.iter().find(is_taken).is_none() {
-        installed.configure(&config);
-    }
+    (0..2 * CHANGING).map(|number| format!("changing{number}"))
 }
 
 /// One more process of an installation, on a socket of its own that a web server may use.
@@ -144,7 +134,18 @@ fn start_ejabberd() -> (Xmpp, Users) {
     let users = Users::of(&server);
     server.register(ALICE);
     users.login(&format!("{ALICE}/home"), AWAY);
+    for name in (0..crowd::AT_EJABBERD).map(crowd::name) {
+        server.register(&name);
+        AT_EJABBERD.iter().for_each(|number| agree(&server, &name, Identity::Component(*number)));
+    }
     (server, users)
+}
+
+/// As the README tells the admin to give consent for a user.
+fn agree(ejabberd: &Xmpp, user: &str, identity: Identity) {
+    let jid = identity.jid();
+    let item = format!(r#""localuser":"{user}","localhost":"{DOMAIN}","user":"","host":"{jid}""#);
+    ejabberd::call(ejabberd, "add_rosteritem", &format!(r#"{{{item},"nick":"Web","group":"Web","subs":"from"}}"#));
 }
 
 fn changed(config: &str, changes: &[(&str, String)]) -> String {

@@ -1,5 +1,5 @@
 //! nginx and Apache with all the paths that are compared, under the same settings: one server each, one location for
-//! each way to the same icon.
+//! each way to the same icon. What nginx keeps it keeps by the files that are shipped for it.
 
 use std::fs;
 use std::net::TcpStream;
@@ -29,14 +29,19 @@ http {
     fastcgi_temp_path @DIR@/fastcgi;
     uwsgi_temp_path @DIR@/uwsgi;
     scgi_temp_path @DIR@/scgi;
-    # Told only to whoever wants to know: a hit costs what it costs.
-    map $http_x_look $told { default ""; 1 $upstream_cache_status; }
-    fastcgi_cache_path @DIR@/cache levels=1:2 keys_zone=presence:64m max_size=2g inactive=1h;
+    include @DIR@/webpresence-http.conf;
     @UPSTREAMS@
     server {
         listen 127.0.0.1:@PORT@ backlog=1024;
         root @DIR@;
+        include @DIR@/webpresence.conf;
         @LOCATIONS@
+    }
+    # The same cache, and whether it had the answer: where it is measured a hit costs what it costs.
+    server {
+        listen 127.0.0.1:@LOOK@;
+        add_header X-Cache $upstream_cache_status always;
+        include @DIR@/webpresence.conf;
     }
 }
 "#;
@@ -93,61 +98,66 @@ ScriptAliasMatch "^/cgi/" "@EXE@"
 ScriptAliasMatch "^/cgi-hello/" "@CGI@"
 "#;
 
-/// What nginx does below a path.
-pub enum Place<'a> {
-    /// Hands over to a socket, and keeps the connections.
-    Pass(&'a str, &'a Path),
-    /// The same, and keeps the answers as they say.
-    Keep(&'a str, &'a Path),
+/// A path below which nginx hands over to a socket, and keeps the connections.
+pub struct Place<'a>(pub &'a str, pub &'a Path);
+
+/// How much nginx's cache holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Room {
+    Shipped,
+    /// As an admin with a hundred thousand people would have it.
+    Large,
 }
 
-/// nginx with `icon` as a file at `/static/icon.png`.
-pub fn nginx(icon: &[u8], places: &[Place]) -> Nginx {
+/// nginx with `icon` as a file at `/static/icon.png`, the socket `kept` behind the shipped files at `/presence/`, and on
+/// a port of its own for those who ask whether that was kept.
+pub fn nginx(icon: &[u8], kept: &Path, room: Room, places: &[Place]) -> (Nginx, u16) {
     port::retrying("nginx", || {
         let dir = directory("nginx");
-        let [port] = port::free();
+        let [port, look] = port::free();
         let words = [
             ("DIR", dir.path().to_str().expect("made by us")),
             ("PORT", &port.to_string()),
+            ("LOOK", &look.to_string()),
             ("USER", nginx::user()),
             ("UPSTREAMS", &places.iter().map(Place::upstream).collect::<String>()),
             ("LOCATIONS", &places.iter().map(Place::location).collect::<String>()),
         ];
-        fs::write(dir.path().join("nginx.conf"), fill(NGINX, &words)).expect("the directory is ours");
+        let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).expect("the directory is ours");
+        write("nginx.conf", fill(NGINX, &words).as_bytes());
+        write("webpresence-http.conf", room.in_text(nginx::http(kept, dir.path())).as_bytes());
+        write("webpresence.conf", nginx::shipped("webpresence.conf").as_bytes());
         fs::create_dir(dir.path().join("static")).expect("the directory is ours");
-        fs::write(dir.path().join("static/icon.png"), icon).expect("the directory is ours");
+        write("static/icon.png", icon);
         nginx::bring_params(dir.path());
-        Nginx::run(dir, port)
+        Ok((Nginx::run(dir, port)?, look))
     })
 }
 
-impl Place<'_> {
-    fn name(&self) -> &str {
+impl Room {
+    fn in_text(self, text: String) -> String {
+        let (shipped, large) = ("keys_zone=webpresence:4m max_size=64m", "keys_zone=webpresence:64m max_size=2g");
+        assert_eq!(text.matches(shipped).count(), 1, "{shipped} in the file");
         match self {
-            Place::Pass(name, _) | Place::Keep(name, _) => name,
+            Room::Shipped => text,
+            Room::Large => text.replace(shipped, large),
         }
     }
+}
 
+impl Place<'_> {
     fn upstream(&self) -> String {
-        let (Place::Pass(name, socket) | Place::Keep(name, socket)) = self;
+        let Place(name, socket) = self;
         format!("upstream {name} {{ server unix:{}; keepalive 256; }}\n    ", socket.display())
     }
 
     /// What a visitor sends for a login is withheld everywhere, as the shipped snippet does.
     fn location(&self) -> String {
-        let name = self.name();
-        let cache = match self {
-            Place::Pass(..) => "",
-            Place::Keep(..) => {
-                "fastcgi_cache presence; fastcgi_cache_key $request_method$scheme$host$request_uri; \
-                 fastcgi_cache_lock on; fastcgi_cache_background_update on; fastcgi_cache_use_stale updating; \
-                 add_header X-Cache $told;"
-            }
-        };
+        let name = self.0;
         format!(
             "location /{name}/ {{ include fastcgi_params; fastcgi_param REMOTE_USER \"\"; \
              fastcgi_param WEBPRESENCE_AUTH \"\"; fastcgi_param HTTP_PROXY \"\"; \
-             fastcgi_keep_conn on; {cache} fastcgi_pass {name}; }}\n        "
+             fastcgi_keep_conn on; fastcgi_pass {name}; }}\n        "
         )
     }
 }

@@ -1,6 +1,7 @@
 //! The caches of nginx and Apache, as the shipped snippets switch them on: who gets what out of them, for how long, and
 //! what never gets into them. The rest of the site around the snippets caches whatever it can.
 
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,13 +9,14 @@ use jiff::Timestamp;
 use rustix::process::Signal;
 
 use crate::cases::icon;
-use crate::doors::{Door, Open, SHORT, STATUS};
+use crate::doors::{self, Door, Open, SHORT, STATUS};
 use crate::rig::eventually;
 use crate::rig::http::{Answer, Request};
+use crate::rig::nginx;
 use crate::rig::prosody::{self, LastActivity};
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
-use crate::rig::xmpp::{DOMAIN, Identity, Kind, Xmpp};
+use crate::rig::xmpp::{DOMAIN, Identity, Kind, SECRET, Xmpp};
 use crate::world::{consent, next_number, visit};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -118,7 +120,15 @@ fn languages(open: &Open) {
             (Some("fr-FR, fr;q=0.9"), "Absent"),
             (Some("de;q=0.1, fr"), "Absent"),
             (Some("it, fr;q=0.5, de;q=0.2"), "Absent"),
+            (Some("it,de;q=0.2,fr;q=0.5"), "Absent"),
+            (Some("it,de;q=0.2,fr"), "Absent"),
+            (Some("it,es;q=0.9,pt;q=0.8,fr;q=0.7"), "Absent"),
+            (Some("it,de;q=0,fr;q=0.7"), "Absent"),
+            (Some("it-IT,fr-CA;q=0.9,fr;q=0.8,de;q=0.5"), "Absent"),
+            (Some("en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7"), "Away"),
+            (Some("deu,de;q=0.9"), "Abwesend"),
             (Some("xx"), "Away"),
+            (Some("*"), "Away"),
         ] {
             let request = || by(Request::get(&target("json")), "Accept-Language", languages);
             let answers = [open.send(request()), open.send(request())];
@@ -135,6 +145,61 @@ fn languages(open: &Open) {
         is_hit(&answer)
     });
     assert_eq!(icons, [false, true, true], "one icon for all languages");
+}
+
+/// Browsers write the same order of languages in different ways.
+#[test]
+fn one_copy_of_nginx_for_one_order_of_languages() {
+    let open = open(Door::Nginx);
+    for (number, (orders, others)) in [
+        (
+            &["de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7", "de-DE,en-US;q=0.7,en;q=0.3", "de-DE,de;q=0.8,en-US;q=0.5"][..],
+            &["de-DE,de;q=0.9", "de,en-US;q=0.7,en;q=0.3", "en-US,de-DE;q=0.9"][..],
+        ),
+        (&["fr", "fr;q=0.9", "fr,fr;q=0.5"], &["fr-FR", "fr,de;q=0.5", "fr,de;q=0.5,en;q=0.9", "*"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = format!("{SHORT}?jid=away@example.test&type=json&by=order{number}");
+        let is_kept = |tags: &&str| is_hit(&open.send(Request::get(&target).header("Accept-Language", tags)));
+        assert_eq!(orders.iter().position(is_kept), Some(1), "{orders:?}");
+        assert!(orders.iter().all(is_kept), "{orders:?}");
+        let kept: Vec<_> = others.iter().filter(|tags| is_kept(tags)).collect();
+        assert!(kept.is_empty(), "other orders: {kept:?}");
+    }
+}
+
+/// As webpresence-http.conf says. Without the reload nginx would go on for a minute with the files it has open.
+#[test]
+fn the_cache_of_nginx_emptied() {
+    let Open::Nginx { nginx, serve: _serve, installed: _installed } = &open(Door::Nginx) else { unreachable!("it is") };
+    let target = format!("{SHORT}?jid=away@example.test&type=text&by=emptied");
+    let told = || nginx.send(Request::get(&target)).header("X-Cache").map(str::to_owned);
+    eventually("both workers have it open", || (0..20).all(|_| told().as_deref() == Some("HIT")).then_some(()));
+    let shipped = nginx::shipped("webpresence-http.conf");
+    let said = shipped.lines().find_map(|line| line.strip_prefix("#             find ")).expect("a command");
+    let cache = format!("{}/cache ", nginx.dir().display());
+    let (find, _reload) = said.split_once(';').expect("two commands");
+    let find = format!("find {}", find.replace("/var/cache/nginx-webpresence ", &cache));
+    assert!(Command::new("sh").arg("-c").arg(&find).status().is_ok_and(|status| status.success()), "{find}");
+    nginx.signal(Signal::HUP);
+    eventually("it is asked for again", || (told().as_deref() == Some("MISS")).then_some(()));
+}
+
+/// As webpresence-login.conf says: nginx takes both in one block, and nothing of one is told at the other.
+#[test]
+fn public_pages_beside_a_login_of_nginx() {
+    let (_server, _users, installed) = passing("", "ttl = 600\nrefresh = 300\n");
+    let open = doors::nginx(nginx::Snippet::LoginAndPublic(&["alice"]), installed);
+    let ask = |path: &str| Request::get(&format!("{path}?jid=here@{DOMAIN}&type=text"));
+    let public = kept(&open, || ask("/public/"), "public");
+    assert_eq!((public.status, public.text().as_str()), (200, "Away\n"));
+    for path in [SHORT, STATUS] {
+        assert_eq!(passed(&open, || ask(path), "no login").status, 401, "{path}");
+        let answer = passed(&open, || ask(path).login("alice", SECRET), "a login");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "Away\n"), "{path}");
+    }
 }
 
 fn by(request: Request, name: &str, value: Option<&str>) -> Request {

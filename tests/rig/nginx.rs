@@ -61,6 +61,8 @@ pub enum Snippet<'a> {
     OwnPages,
     /// These users log in, each with the password of all.
     Login(&'a [&'a str]),
+    /// The same, and in the same block pages below `/public/` that everybody may open.
+    LoginAndPublic(&'a [&'a str]),
 }
 
 impl Nginx {
@@ -130,8 +132,17 @@ impl Snippet<'_> {
                 let text = for_login(socket);
                 replaced(&text, " /etc/nginx/webpresence.htpasswd;", &file, 2)
             }
+            Snippet::LoginAndPublic(users) => Snippet::Login(users).text(socket, dir) + &beside_login(),
         }
     }
+}
+
+/// The public snippet with other addresses, as the login snippet says.
+fn beside_login() -> String {
+    let text = shipped("webpresence.conf");
+    let first = text.find("location = ").expect("there are two");
+    let second = text.find("location ^~ ").expect("there are two");
+    replaced(&(text[..first].to_owned() + &text[second..]), "location ^~ /presence/ ", "location ^~ /public/ ", 1)
 }
 
 /// The login snippet for a site that asks somebody else who has logged in.
@@ -153,7 +164,8 @@ fn for_login(socket: &Path) -> String {
 pub fn http(socket: &Path, dir: &Path) -> String {
     let text = shipped("webpresence-http.conf");
     let text = replaced(&text, "unix:/run/webpresence/webpresence.sock;", &format!("unix:{};", socket.display()), 1);
-    replaced(&text, "/var/cache/nginx-webpresence ", &format!("{}/cache ", dir.display()), 1)
+    let path = |place: &str| format!("fastcgi_cache_path {place} ");
+    replaced(&text, &path("/var/cache/nginx-webpresence"), &path(&format!("{}/cache", dir.display())), 1)
 }
 
 /// The same with the cache turned off, as it says itself.
