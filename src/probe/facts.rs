@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Default)]
 pub struct Facts {
     servers: HashMap<String, Server>,
-    consents: HashMap<BareJid, Instant>,
+    consents: HashMap<Box<str>, Instant>,
     /// When the account last appeared, to collect what waited for it.
     collected: Option<Instant>,
     /// Domains that our server could not reach, until when that is believed.
@@ -61,7 +61,7 @@ pub struct Server {
 struct Written {
     version: u32,
     servers: HashMap<String, Server>,
-    consents: HashMap<BareJid, u64>,
+    consents: HashMap<Box<str>, u64>,
     #[serde(default)]
     collected: Option<u64>,
     #[serde(default)]
@@ -73,7 +73,7 @@ struct Written {
 struct Writing<'a> {
     version: u32,
     servers: &'a HashMap<String, Server>,
-    consents: HashMap<&'a BareJid, u64>,
+    consents: HashMap<&'a str, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     collected: Option<u64>,
     accounts: &'a HashMap<BareJid, Account>,
@@ -109,7 +109,7 @@ impl Facts {
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
         let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
-        let consents = self.consents.iter().map(|(jid, at)| (jid, at_s(at))).collect();
+        let consents = self.consents.iter().map(|(jid, at)| (&**jid, at_s(at))).collect();
         let (collected, accounts) = (self.collected.as_ref().map(at_s), &self.accounts);
         let writing = Writing { version: VERSION, servers: &self.servers, consents, collected, accounts };
         serde_json::to_string(&writing).expect("strings, numbers and maps with strings as keys")
@@ -188,24 +188,28 @@ impl Facts {
 
     /// Somebody was seen, within a day, and has not refused since.
     pub fn consented(&self, jid: &BareJid, now: Instant) -> bool {
-        self.consents.get(jid).is_some_and(|seen| now.saturating_duration_since(*seen) < CONSENT)
+        self.consents.get(jid.as_str()).is_some_and(|seen| is_recent(*seen, now))
     }
 
     /// How many people were seen within a day.
     pub fn seen(&self, now: Instant) -> usize {
-        self.consents.keys().filter(|jid| self.consented(jid, now)).count()
+        self.consents.values().filter(|seen| is_recent(**seen, now)).count()
     }
 
     pub fn learn_consent(&mut self, jid: &BareJid, now: Instant) {
         if self.consents.len() >= LIMIT {
             self.consents.clear();
         }
-        self.consents.insert(jid.clone(), now);
+        self.consents.insert(jid.as_str().into(), now);
     }
 
     pub fn forget_consent(&mut self, jid: &BareJid) {
-        self.consents.remove(jid);
+        self.consents.remove(jid.as_str());
     }
+}
+
+fn is_recent(seen: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(seen) < CONSENT
 }
 
 #[cfg(test)]
