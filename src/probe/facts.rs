@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jid::BareJid;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -73,10 +73,29 @@ struct Written {
 struct Writing<'a> {
     version: u32,
     servers: &'a HashMap<String, Server>,
-    consents: HashMap<&'a str, u64>,
+    consents: Seen<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     collected: Option<u64>,
     accounts: &'a HashMap<BareJid, Account>,
+}
+
+/// Who was seen, when, at the time of day that it is now: ten thousand people are not copied for that.
+struct Seen<'a> {
+    consents: &'a HashMap<Box<str>, Instant>,
+    now: Instant,
+    epoch_s: u64,
+}
+
+impl Seen<'_> {
+    fn at_s(&self, at: Instant) -> u64 {
+        self.epoch_s.saturating_sub(self.now.saturating_duration_since(at).as_secs())
+    }
+}
+
+impl Serialize for Seen<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.consents.iter().map(|(jid, at)| (jid, self.at_s(*at))))
+    }
 }
 
 impl Facts {
@@ -108,9 +127,8 @@ impl Facts {
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
-        let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
-        let consents = self.consents.iter().map(|(jid, at)| (&**jid, at_s(at))).collect();
-        let (collected, accounts) = (self.collected.as_ref().map(at_s), &self.accounts);
+        let consents = Seen { consents: &self.consents, now, epoch_s };
+        let (collected, accounts) = (self.collected.map(|at| consents.at_s(at)), &self.accounts);
         let writing = Writing { version: VERSION, servers: &self.servers, consents, collected, accounts };
         serde_json::to_string(&writing).expect("strings, numbers and maps with strings as keys")
     }

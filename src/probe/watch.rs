@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jid::{BareJid, Jid};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{Answer, Why};
-use crate::presence::{Presence, Resource, Rule};
+use crate::presence::{Presence, Resource, Rule, State, Texts};
 
 /// Clients of one person that are remembered; another one takes the place of the oldest.
 pub const CLIENTS: usize = 50;
@@ -35,22 +34,22 @@ pub struct Watch {
 }
 
 struct Person {
-    /// What is known of him, written as JSON: as values it takes three times the memory, and many are watched of whom
-    /// nobody asks again.
+    /// What is known of him, written down: as values it takes three times the memory, and many are watched of whom nobody
+    /// asks again.
     known: Box<[u8]>,
     /// Until when that is taken for all there is to know.
     believed: Option<Instant>,
 }
 
 /// What his server has told.
-#[derive(Default, Serialize, Deserialize)]
 struct Known {
-    #[serde(rename = "c", default, skip_serializing_if = "Vec::is_empty")]
     clients: Vec<Resource>,
     /// When it was asked, and nobody was there.
-    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
     absence: Option<(Presence, Why)>,
 }
+
+/// The parts of a [`Resource`], in its order and without their names.
+type Written = (String, State, i8, Texts, Option<u64>, Option<u64>);
 
 struct Server {
     heard: Instant,
@@ -211,13 +210,24 @@ impl Watch {
 
 impl Person {
     fn known(&self) -> Known {
-        serde_json::from_slice(&self.known).expect("it was written here")
+        let read = |(name, state, priority, texts, stamp, idle): Written| Resource {
+            name,
+            state,
+            priority,
+            texts,
+            stamp,
+            idle,
+        };
+        let (clients, absence): (Vec<Written>, _) = serde_json::from_slice(&self.known).expect("it was written here");
+        Known { clients: clients.into_iter().map(read).collect(), absence }
     }
 }
 
 impl Known {
     fn written(&self) -> Box<[u8]> {
-        serde_json::to_vec(self).expect("strings and numbers").into()
+        let parts = |r: &Resource| (r.name.clone(), r.state, r.priority, r.texts.clone(), r.stamp, r.idle);
+        let clients: Vec<Written> = self.clients.iter().map(parts).collect();
+        serde_json::to_vec(&(clients, &self.absence)).expect("strings and numbers").into()
     }
 
     fn answer(self, rule: Rule) -> Option<Answer> {
@@ -230,7 +240,6 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::{State, Texts};
 
     fn bob() -> BareJid {
         BareJid::new("bob@example.com").expect("a bare JID")
@@ -348,6 +357,21 @@ mod tests {
             watch.begin(&jid(LIMIT + number), &seen(&[]), Changes::Untold, at(LIMIT));
         }
         assert!(watch.people.len() > LIMIT - LEAVING);
+    }
+
+    /// Ten thousand of them have less than two megabytes, beside the addresses.
+    #[test]
+    fn what_is_known_of_somebody_is_small_and_whole() {
+        let mut texts = Texts::default();
+        texts.insert("", "Lunch");
+        let resource = Resource { texts, stamp: Some(1_700_000_000), priority: -1, ..client("home", State::Away) };
+        let watch = watching(std::slice::from_ref(&resource));
+        let person = &watch.people[bob().as_str()];
+        assert_eq!(
+            String::from_utf8_lossy(&person.known),
+            r#"[[["home","away",-1,[["","Lunch"]],1700000000,null]],null]"#
+        );
+        assert_eq!((person.known().clients, size_of::<Person>()), (vec![resource], 32));
     }
 
     /// One of its people cannot be reached: what changed for the others may be lost as well.
