@@ -78,6 +78,11 @@ impl Connection {
         Arc::ptr_eq(&self.name, &other.name)
     }
 
+    /// To a cluster, where one node may be lost and the others serve.
+    pub fn is_of_many(&self) -> bool {
+        matches!(self.line, Line::Cluster(_))
+    }
+
     /// Where an answer may take so long.
     async fn with(address: &RedisAddress, answer: Duration) -> Result<Connection, RedisError> {
         let infos = address.nodes.iter().map(|node| info(address, node)).collect::<Result<Vec<_>, _>>()?;

@@ -6,6 +6,7 @@
 mod connection;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use log::Level;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::config::redis::RedisAddress;
@@ -32,6 +34,8 @@ const REASON_CHARS: usize = 200;
 /// Shows that scripts run and that something can be written, which a replica and a full server refuse.
 const PROOF: &str = "return redis.call('set', KEYS[1], '1', 'px', 1000)";
 const PROOF_KEY: &str = "webpresence:proof";
+/// Keys of so many slots tell whether anything of a cluster serves.
+const SLOTS: usize = 8;
 
 /// See the module. All of them are one.
 #[derive(Clone)]
@@ -43,6 +47,8 @@ struct Inner {
     /// What the log was told last, and whether that it is over is still to be told.
     told: Mutex<Told>,
     complaint: Level,
+    /// Whether the connection to a cluster serves is being found out.
+    is_in_doubt: AtomicBool,
 }
 
 #[derive(Default)]
@@ -85,7 +91,8 @@ enum Patience {
 impl Hub {
     /// Nothing is connected before something is asked.
     pub fn new(address: RedisAddress, complaint: Level) -> Hub {
-        Hub(Arc::new(Inner { address, link: watch::Sender::new(Link::Untried), told: Mutex::default(), complaint }))
+        let (link, told) = (watch::Sender::new(Link::Untried), Mutex::default());
+        Hub(Arc::new(Inner { address, link, told, complaint, is_in_doubt: AtomicBool::new(false) }))
     }
 
     /// What one visitor waits for.
@@ -128,29 +135,24 @@ impl Hub {
             Patience::Little => ANSWER,
             Patience::Some => LOOK + ANSWER,
         };
+        let mut used = None;
         let asked = timeout(limit, async {
-            let connection = self.connection(patience).await?;
+            let connection = used.insert(self.connection(patience).await?);
             match connection.ask(command).await {
-                Err(error) if error.is_connection_dropped() => {
-                    // It was closed while nobody asked, or the server has just started again.
-                    self.seek_instead_of(&connection);
-                    let connection = self.connection(Patience::Some).await?;
-                    connection.ask(command).await.map_err(|error| self.failed(&connection, &error))
+                // It was closed while nobody asked, or the server has just started again.
+                Err(error) if error.is_connection_dropped() && !connection.is_of_many() => {
+                    self.seek_instead_of(connection);
+                    let connection = used.insert(self.connection(Patience::Some).await?);
+                    connection.ask(command).await.map_err(|error| self.failed(connection, &error))
                 }
-                answer => answer.map_err(|error| self.failed(&connection, &error)),
+                answer => answer.map_err(|error| self.failed(connection, &error)),
             }
         });
-        match asked.await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let up = match &*self.0.link.borrow() {
-                    Link::Up(connection) => Some(connection.clone()),
-                    _ => None,
-                };
-                up.inspect(|connection| self.seek_instead_of(connection));
-                Err(Trouble::Lost)
-            }
-        }
+        let answer = asked.await;
+        answer.unwrap_or_else(|_| {
+            used.inspect(|connection| self.doubt(connection));
+            Err(Trouble::Lost)
+        })
     }
 
     /// The connection, if there is one. The first who asks waits for it, and so does whoever has patience.
@@ -173,6 +175,21 @@ impl Hub {
     /// The server is known to be lost, and it is waited for by nobody.
     fn is_told(&self) -> bool {
         self.told().is_open
+    }
+
+    /// It did not answer. Of a cluster that may be one node: the others go on, unless nothing is to be had from any.
+    fn doubt(&self, connection: &Connection) {
+        if !connection.is_of_many() {
+            self.seek_instead_of(connection);
+        } else if !self.0.is_in_doubt.swap(true, Ordering::Relaxed) {
+            let (hub, connection) = (self.clone(), connection.clone());
+            tokio::spawn(async move {
+                if !matches!(timeout(LOOK, prove(&connection)).await, Ok(Ok(()))) {
+                    hub.seek_instead_of(&connection);
+                }
+                hub.0.is_in_doubt.store(false, Ordering::Relaxed);
+            });
+        }
     }
 
     fn seek_instead_of(&self, connection: &Connection) {
@@ -198,7 +215,7 @@ impl Hub {
     async fn look(self) {
         let found = async {
             let connection = Connection::open(&self.0.address).await?;
-            connection.ask(&eval(PROOF, &[PROOF_KEY], &[])).await?;
+            prove(&connection).await?;
             Ok(connection)
         };
         let found = match timeout(LOOK, found).await {
@@ -227,6 +244,11 @@ impl Hub {
             ErrorKind::Server(ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain) => {
                 self.complain(&error.to_string());
             }
+            // One of its nodes.
+            _ if connection.is_of_many() => {
+                self.complain(&error.to_string());
+                self.doubt(connection);
+            }
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed => {
                 self.complain(&error.to_string());
                 self.0.link.send_if_modified(|link| {
@@ -237,7 +259,7 @@ impl Hub {
                     is_present
                 });
             }
-            _ => self.seek_instead_of(connection),
+            _ => self.doubt(connection),
         }
         Trouble::Lost
     }
@@ -277,6 +299,24 @@ impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
+}
+
+/// Whether anything is served there.
+async fn prove(connection: &Connection) -> Result<(), RedisError> {
+    let mut proofs = JoinSet::new();
+    for slot in 0..if connection.is_of_many() { SLOTS } else { 1 } {
+        let connection = connection.clone();
+        proofs.spawn(async move { connection.ask(&eval(PROOF, &[&format!("{PROOF_KEY}:{slot}")], &[])).await });
+    }
+    let mut outcome = Ok(());
+    while let Some(proof) = proofs.join_next().await {
+        match proof {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => outcome = Err(error),
+            Err(_) => {}
+        }
+    }
+    outcome
 }
 
 /// A script with its keys, all of one slot. It is sent whole each time, so that no server has to know it already.

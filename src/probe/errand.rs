@@ -32,7 +32,7 @@ pub enum Question {
 
 /// Whether an answer is to tell who may see the person by his roster. Whoever asks decides: processes that let different
 /// people see him share one session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Roster {
     Wanted,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jid::BareJid;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::time::Instant;
 
 use super::account::Account;
@@ -30,7 +30,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Default)]
 pub struct Facts {
     servers: HashMap<String, Server>,
-    consents: HashMap<BareJid, Instant>,
+    consents: HashMap<Box<str>, Instant>,
     /// When the account last appeared, to collect what waited for it.
     collected: Option<Instant>,
     /// Domains that our server could not reach, until when that is believed.
@@ -61,7 +61,7 @@ pub struct Server {
 struct Written {
     version: u32,
     servers: HashMap<String, Server>,
-    consents: HashMap<BareJid, u64>,
+    consents: HashMap<Box<str>, u64>,
     #[serde(default)]
     collected: Option<u64>,
     #[serde(default)]
@@ -73,10 +73,29 @@ struct Written {
 struct Writing<'a> {
     version: u32,
     servers: &'a HashMap<String, Server>,
-    consents: HashMap<&'a BareJid, u64>,
+    consents: Seen<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     collected: Option<u64>,
     accounts: &'a HashMap<BareJid, Account>,
+}
+
+/// Who was seen, when, at the time of day that it is now: ten thousand people are not copied for that.
+struct Seen<'a> {
+    consents: &'a HashMap<Box<str>, Instant>,
+    now: Instant,
+    epoch_s: u64,
+}
+
+impl Seen<'_> {
+    fn at_s(&self, at: Instant) -> u64 {
+        self.epoch_s.saturating_sub(self.now.saturating_duration_since(at).as_secs())
+    }
+}
+
+impl Serialize for Seen<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.consents.iter().map(|(jid, at)| (jid, self.at_s(*at))))
+    }
 }
 
 impl Facts {
@@ -108,9 +127,8 @@ impl Facts {
     }
 
     pub fn write(&self, now: Instant, epoch_s: u64) -> String {
-        let at_s = |at: &Instant| epoch_s.saturating_sub(now.saturating_duration_since(*at).as_secs());
-        let consents = self.consents.iter().map(|(jid, at)| (jid, at_s(at))).collect();
-        let (collected, accounts) = (self.collected.as_ref().map(at_s), &self.accounts);
+        let consents = Seen { consents: &self.consents, now, epoch_s };
+        let (collected, accounts) = (self.collected.map(|at| consents.at_s(at)), &self.accounts);
         let writing = Writing { version: VERSION, servers: &self.servers, consents, collected, accounts };
         serde_json::to_string(&writing).expect("strings, numbers and maps with strings as keys")
     }
@@ -188,24 +206,28 @@ impl Facts {
 
     /// Somebody was seen, within a day, and has not refused since.
     pub fn consented(&self, jid: &BareJid, now: Instant) -> bool {
-        self.consents.get(jid).is_some_and(|seen| now.saturating_duration_since(*seen) < CONSENT)
+        self.consents.get(jid.as_str()).is_some_and(|seen| is_recent(*seen, now))
     }
 
     /// How many people were seen within a day.
     pub fn seen(&self, now: Instant) -> usize {
-        self.consents.keys().filter(|jid| self.consented(jid, now)).count()
+        self.consents.values().filter(|seen| is_recent(**seen, now)).count()
     }
 
     pub fn learn_consent(&mut self, jid: &BareJid, now: Instant) {
         if self.consents.len() >= LIMIT {
             self.consents.clear();
         }
-        self.consents.insert(jid.clone(), now);
+        self.consents.insert(jid.as_str().into(), now);
     }
 
     pub fn forget_consent(&mut self, jid: &BareJid) {
-        self.consents.remove(jid);
+        self.consents.remove(jid.as_str());
     }
+}
+
+fn is_recent(seen: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(seen) < CONSENT
 }
 
 #[cfg(test)]

@@ -189,9 +189,13 @@ impl Inquiry {
 
     /// It was put for itself, and whoever asks the same may wait for its answer. Not for that of one who waits himself:
     /// what was lost on its way would never be asked again.
-    pub fn leads(&self, other: &Inquiry) -> bool {
-        let is_out = self.info != Reply::NotAsked && !self.pending && !self.follows;
-        is_out && self.jid == other.jid && self.viewers == other.viewers
+    pub fn is_out(&self) -> bool {
+        self.info != Reply::NotAsked && !self.pending && !self.follows
+    }
+
+    /// What it asks: who agrees in that asks the same.
+    pub fn subject(&self) -> (&BareJid, Roster) {
+        (&self.jid, self.viewers)
     }
 
     /// When its time is over.
@@ -368,10 +372,15 @@ impl Inquiry {
         self.is_person() && is_told || self.proves_consent()
     }
 
+    /// This person does not let us see him, and nothing that came later says otherwise.
+    pub fn is_refused(&self) -> bool {
+        self.refused && self.resources.is_empty()
+    }
+
     /// The answer, or when to judge again.
     pub fn verdict(&self, here: Circumstances) -> Result<Result<Answer, Failure>, Instant> {
         // Where probes for somebody who does not exist stay silent, this one was withdrawn just now.
-        if self.refused && self.resources.is_empty() {
+        if self.is_refused() {
             return Ok(Ok(self.answer(Presence::bare(State::Forbidden), Why::Refused)));
         }
         let wait = self.wait(here);

@@ -9,7 +9,7 @@ use redis::{Cmd, Value, cmd};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::errand::{Errand, Outcome, Question};
 use super::lease::{Place, file_name};
@@ -255,19 +255,19 @@ async fn keep(meeting: Meeting, token: String, mut until: Instant, door: mpsc::S
     let lease = meeting.key("lease");
     let mut pause = RENEWAL;
     loop {
-        sleep(pause).await;
-        let sent = Instant::now();
-        match meeting.is_done(&eval(RENEW, &[&lease], &[token.as_bytes(), &ms(LEASE)])).await {
-            Ok(true) => (until, pause) = (sent + LEASE, RENEWAL),
-            Ok(false) => return,
-            Err(_) => {
+        let renewed = timeout_at(until - SLACK, async {
+            sleep(pause).await;
+            let sent = Instant::now();
+            (sent, meeting.is_done(&eval(RENEW, &[&lease], &[token.as_bytes(), &ms(LEASE)])).await)
+        });
+        match renewed.await {
+            Ok((sent, Ok(true))) => (until, pause) = (sent + LEASE, RENEWAL),
+            Ok((_, Ok(false))) | Err(_) => return,
+            Ok((_, Err(_))) => {
                 // Where there is no room for it, as many questions are there already.
                 let _ = door.try_send(Caller::Stranger);
                 pause = AGAIN;
             }
-        }
-        if Instant::now() + SLACK >= until {
-            return;
         }
     }
 }
@@ -302,6 +302,7 @@ async fn hear_all(meeting: &Meeting, list: &str, door: &mpsc::Sender<Caller>, op
                 return;
             }
         }
+        sleep(BREATH).await;
     }
 }
 
@@ -335,9 +336,40 @@ async fn listen(meeting: Meeting, token: String, tell: mpsc::Sender<Told>) {
                 return;
             }
         }
+        // Where it may not wait, or the server ends.
+        sleep(BREATH).await;
     }
 }
 
 fn ms(time: Duration) -> Vec<u8> {
     time.as_millis().to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use log::Level;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config;
+
+    /// The session is to be closed before the lease ends, however slowly the hub does not answer.
+    #[tokio::test]
+    async fn a_lease_that_cannot_be_renewed_is_lost_before_it_ends() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = silent.local_addr().expect("a socket with an address").port();
+        let text = format!("[xmpp]\njid = p.example.com\npassword = x\n[cache]\nurl = redis://127.0.0.1:{port}\n");
+        let config = config::parse(&text, Path::new("F")).expect("a configuration");
+        let hub = Hub::new(config.redis.expect("it is written"), Level::Debug);
+        let meeting = Meeting::new(hub, &config.identities[0]);
+        let (door, mut callers) = mpsc::channel(1);
+        tokio::time::pause();
+        let (begun, late) = (Instant::now(), Duration::from_millis(5));
+        keep(meeting, "token".to_owned(), begun + LEASE, door).await;
+        let took = begun.elapsed();
+        assert!(took > RENEWAL && took <= LEASE - SLACK + late, "{took:?}");
+        assert!(matches!(callers.try_recv(), Ok(Caller::Stranger)), "nothing new is taken meanwhile");
+    }
 }

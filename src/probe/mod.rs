@@ -23,7 +23,7 @@ pub mod login;
 mod machines;
 pub mod memory;
 #[cfg(feature = "redis")]
-mod notes;
+pub mod notes;
 pub mod own;
 pub mod pending;
 pub mod prober;

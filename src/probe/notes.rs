@@ -26,9 +26,17 @@ const NAME_BYTES: usize = 96;
 const EDITION: &str = "";
 const AGREED: &str = "agreed";
 
-/// Each note after the edition, with a new one.
-const TELL: &str = "for note = 2, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[note], ARGV[note + 1]) end
-return redis.call('hset', KEYS[1], '', ARGV[1])";
+/// How often they are brought together anew where another machine was faster.
+const ATTEMPTS: usize = 5;
+/// How long the hub keeps what nobody adds to; each machine has its files still.
+const LIFE_S: &str = "31536000";
+
+/// Each note after the editions, the last one and a new one; unless that is no longer the last.
+const TELL: &str = "if (redis.call('hget', KEYS[1], '') or '') ~= ARGV[1] then return 0 end
+for note = 4, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[note], ARGV[note + 1]) end
+redis.call('hset', KEYS[1], '', ARGV[2])
+redis.call('expire', KEYS[1], ARGV[3])
+return 1";
 
 type Known = BTreeMap<String, String>;
 
@@ -62,30 +70,53 @@ impl Notes {
     pub async fn agree(&mut self, hub: &Hub) -> Result<(), Trouble> {
         // Before they are read: what changes meanwhile is seen the next time.
         let seen = fs::metadata(&self.place.directory).and_then(|folder| folder.modified()).ok();
-        let (known, mut agreed) = (self.known(), self.agreed());
+        let (known, agreed) = (self.known(), self.agreed());
         let edition = hub.ask_calmly(cmd("HGET").arg(&self.key).arg(EDITION)).await?;
         let edition: Option<String> = redis::from_redis_value(edition).map_err(|_| Trouble::Foreign)?;
         if edition.as_ref() != Some(&agreed.edition) || known != agreed.notes {
-            let there = hub.ask_calmly(cmd("HGETALL").arg(&self.key)).await?;
-            let there: Known = redis::from_redis_value(there).map_err(|_| Trouble::Foreign)?;
-            let Changes { here, there } = changes(&known, &agreed.notes, &there);
-            agreed.edition = edition.unwrap_or_default();
-            if !there.is_empty() || agreed.edition.is_empty() {
-                agreed.edition = token();
-                let pairs = there.iter().flat_map(|(name, note)| [name.as_bytes(), note.as_bytes()]);
-                let words: Vec<&[u8]> = [agreed.edition.as_bytes()].into_iter().chain(pairs).collect();
-                hub.ask_calmly(&eval(TELL, &[&self.key], &words)).await?;
-            }
-            for (name, note) in &here {
-                if let Err(error) = self.put(name, note) {
-                    log::warn!("what another machine was told cannot be remembered: {name}: {error}");
-                }
-            }
-            agreed.notes = self.known();
-            self.keep(&agreed);
+            let Some((edition, here)) = self.tell(hub, &known, &agreed.notes).await? else { return Ok(()) };
+            let notes = self.take(known, here);
+            self.keep(&Agreed { edition, notes });
         }
         self.seen = seen;
         Ok(())
+    }
+
+    /// Tells the others what has changed here; the edition that all have then, and what has changed there. Nothing where
+    /// others are always faster.
+    async fn tell(&self, hub: &Hub, known: &Known, agreed: &Known) -> Result<Option<(String, Known)>, Trouble> {
+        for _ in 0..ATTEMPTS {
+            let there = hub.ask_calmly(cmd("HGETALL").arg(&self.key)).await?;
+            let told: Known = redis::from_redis_value(there).map_err(|_| Trouble::Foreign)?;
+            let edition = told.get(EDITION).cloned().unwrap_or_default();
+            let Changes { here, there } = changes(known, agreed, &told);
+            if there.is_empty() && !edition.is_empty() {
+                return Ok(Some((edition, here)));
+            }
+            let new = token();
+            let head = [edition.as_bytes(), new.as_bytes(), LIFE_S.as_bytes()];
+            let pairs = there.iter().flat_map(|(name, note)| [name.as_bytes(), note.as_bytes()]);
+            let words: Vec<&[u8]> = head.into_iter().chain(pairs).collect();
+            let is_told = hub.ask_calmly(&eval(TELL, &[&self.key], &words)).await?;
+            if redis::from_redis_value::<u8>(is_told) == Ok(1) {
+                return Ok(Some((new, here)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes over what has changed there; what all have in common then, with what was `known` here. Whatever somebody has
+    /// said here meanwhile stays, and is told the next time.
+    fn take(&self, mut known: Known, here: Known) -> Known {
+        let now = self.known();
+        for (name, note) in here.into_iter().filter(|(name, _)| now.get(name) == known.get(name)).collect::<Known>() {
+            match self.put(&name, &note) {
+                Ok(()) if note.is_empty() => drop(known.remove(&name)),
+                Ok(()) => drop(known.insert(name, note)),
+                Err(error) => log::warn!("what another machine was told cannot be remembered: {name}: {error}"),
+            }
+        }
+        known
     }
 
     /// Something here may have changed since all agreed.
@@ -116,6 +147,7 @@ impl Notes {
     fn put(&self, name: &str, note: &str) -> io::Result<()> {
         let Some(path) = self.path(name) else { return Err(io::ErrorKind::InvalidInput.into()) };
         match note.strip_prefix(THERE) {
+            Some(text) if text.len() > NOTE_BYTES => Err(io::ErrorKind::InvalidInput.into()),
             Some(text) => replace(&path, text),
             None => match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -239,5 +271,27 @@ mod tests {
         notes.put("choice.bob@example.com", "").expect("a file");
         notes.put("choice.bob@example.com", "").expect("no file");
         assert_eq!(notes.known(), self::notes(&known[..1]));
+    }
+    /// Orders that were obeyed here while the hub was asked have not been told, whatever it says about them.
+    #[test]
+    fn what_is_said_here_meanwhile_stays_and_counts_as_untold() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let us = BareJid::new("p.example.com").expect("a bare JID");
+        let notes = Notes::new(Place::new(directory.path(), &us), String::new());
+        let before = [("choice.bob", "+coarse\n"), ("choice.dave", "+off\n"), ("choice.eve", "+off\n")];
+        before.iter().for_each(|(name, note)| notes.put(name, note).expect("a file"));
+        let known = notes.known();
+        notes.put("choice.bob", "+off\n").expect("a file");
+        notes.put("choice.carol", "+off\n").expect("a file");
+        let long = format!("+{}", "x".repeat(NOTE_BYTES + 1));
+        let here = [("choice.bob", ""), ("choice.dave", ""), ("choice.fred", "+off\n"), ("choice.greg", &long)];
+        let agreed = notes.take(known, self::notes(&here));
+        assert_eq!(
+            agreed,
+            self::notes(&[("choice.bob", "+coarse\n"), ("choice.eve", "+off\n"), ("choice.fred", "+off\n")])
+        );
+        let names = ["bob", "carol", "eve", "fred"].map(|name| format!("choice.{name}"));
+        let files = self::notes(&names.each_ref().map(|name| (name.as_str(), "+off\n")));
+        assert_eq!(notes.known(), files);
     }
 }

@@ -208,6 +208,17 @@ impl Heard {
             Heard::Other => None,
         }
     }
+
+    /// Our own server says in the name of somebody, or of his server, that it cannot reach that one. A client speaks by
+    /// its full address.
+    pub fn is_bounced(&self) -> bool {
+        let is_unreachable = match self {
+            Heard::PresenceError { condition, .. } => *condition == Condition::Unreachable,
+            Heard::Reply { outcome, .. } => matches!(outcome, Err(Condition::Unreachable)),
+            _ => false,
+        };
+        is_unreachable && self.from().is_some_and(|from| from.resource().is_none())
+    }
 }
 
 /// A stanza error (RFC 6120, 8.3.3), as far as it makes a difference here.

@@ -10,12 +10,14 @@ use jid::{BareJid, Jid};
 use tokio::time::Instant;
 
 use super::{Answer, Why};
-use crate::presence::{Presence, Resource, Rule};
+use crate::presence::{Presence, Resource, Rule, State, Texts};
 
 /// Clients of one person that are remembered; another one takes the place of the oldest.
 pub const CLIENTS: usize = 50;
-/// People who are watched at most; over it nobody new is.
+/// People who are watched at most.
 const LIMIT: usize = 10_000;
+/// How many of them leave at once when somebody new comes: to find out whose turn it is takes a look at everybody.
+const LEAVING: usize = LIMIT / 16;
 /// How long a server counts as there after the last word from it.
 const ALIVE: Duration = Duration::from_secs(30);
 /// How long nobody is asked about somebody of whom changes are told: what was told may have been lost on its way.
@@ -26,18 +28,28 @@ const SHORT_BELIEF: Duration = Duration::from_secs(120);
 /// See the module.
 pub struct Watch {
     rule: Rule,
-    people: HashMap<BareJid, Person>,
+    people: HashMap<Box<str>, Person>,
     /// The servers of those people.
     servers: HashMap<String, Server>,
 }
 
 struct Person {
-    clients: Vec<Resource>,
-    /// What the server said of him when it was asked, and nobody was there.
-    absence: Option<Box<(Presence, Why)>>,
-    /// Until when that, and what it has told since, is taken for all there is to know.
+    /// What is known of him, written down: as values it takes three times the memory, and many are watched of whom nobody
+    /// asks again.
+    known: Box<[u8]>,
+    /// Until when that is taken for all there is to know.
     believed: Option<Instant>,
 }
+
+/// What his server has told.
+struct Known {
+    clients: Vec<Resource>,
+    /// When it was asked, and nobody was there.
+    absence: Option<(Presence, Why)>,
+}
+
+/// The parts of a [`Resource`], in its order and without their names.
+type Written = (String, State, i8, Texts, Option<u64>, Option<u64>);
 
 struct Server {
     heard: Instant,
@@ -49,8 +61,9 @@ struct Server {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changes {
     Told,
-    /// COMPAT: ejabberd says nothing to somebody whom a user blocks (XEP-0191, 3.3), and nothing more about that user.
-    ToldUnlessBlocked,
+    /// Not all. COMPAT: ejabberd says nothing to somebody whom a user blocks (XEP-0191, 3.3), and nothing more about that
+    /// user. Nobody says anything where a server that is not ours crashes and starts again.
+    MostlyTold,
     /// Or nobody knows.
     Untold,
 }
@@ -72,8 +85,8 @@ impl Watch {
 
     /// A lookup has shown that this person lets us see him, with these clients.
     pub fn begin(&mut self, jid: &BareJid, answer: &Answer, changes: Changes, now: Instant) {
-        if self.people.len() >= LIMIT && !self.people.contains_key(jid) {
-            return;
+        if self.people.len() >= LIMIT && !self.people.contains_key(jid.as_str()) {
+            self.make_room();
         }
         if self.servers.len() >= LIMIT {
             self.servers.clear();
@@ -81,28 +94,47 @@ impl Watch {
         let clients = answer.resources.clone();
         let absence = clients.is_empty().then(|| (answer.presence.clone(), answer.why));
         // Who hides may leave without a word about it.
-        let absence =
-            absence.filter(|(presence, why)| presence.since.is_some() || *why == Why::SaidOffline).map(Box::new);
+        let absence = absence.filter(|(presence, why)| presence.since.is_some() || *why == Why::SaidOffline);
         let believed = match changes {
             Changes::Told => Some(now + BELIEF),
-            Changes::ToldUnlessBlocked => Some(now + SHORT_BELIEF),
+            Changes::MostlyTold => Some(now + SHORT_BELIEF),
             Changes::Untold => None,
         };
-        self.people.insert(jid.clone(), Person { clients, absence, believed });
+        let known = Known { clients, absence }.written();
+        self.people.insert(jid.as_str().into(), Person { known, believed });
         let server = Server { heard: now, answers: false };
         self.servers.entry(jid.domain().to_string()).or_insert(server);
     }
 
+    /// Of whom least is to be expected leave: those no longer believed, then those who will not be for long.
+    fn make_room(&mut self) {
+        let mut ends: Vec<_> = self.people.values().map(|person| person.believed).collect();
+        let last = *ends.select_nth_unstable(LEAVING - 1).1;
+        let mut left = 0;
+        self.people.retain(|_, person| {
+            let leaves = person.believed <= last && left < LEAVING;
+            left += usize::from(leaves);
+            !leaves
+        });
+    }
+
     /// He was seen not to let us any more.
     pub fn end(&mut self, jid: &BareJid) {
-        self.people.remove(jid);
+        self.people.remove(jid.as_str());
     }
 
     /// Something was heard about him that only his server can explain.
     pub fn doubt(&mut self, jid: &BareJid) {
-        if let Some(person) = self.people.get_mut(jid) {
+        if let Some(person) = self.people.get_mut(jid.as_str()) {
             person.believed = None;
         }
+    }
+
+    /// This server cannot be reached: what its people have changed may not have come here.
+    pub fn doubt_server(&mut self, domain: &str) {
+        let is_there = |jid: &str| jid.rsplit_once('@').map_or(jid, |(_, host)| host) == domain;
+        let there = self.people.iter_mut().filter(|(jid, _)| is_there(jid));
+        there.for_each(|(_, person)| person.believed = None);
     }
 
     /// Not all that is told may have come here.
@@ -126,9 +158,10 @@ impl Watch {
 
     /// What his server would say if it were asked now.
     pub fn recall(&self, jid: &BareJid, now: Instant) -> Recollection {
-        let Some(person) = self.people.get(jid) else { return Recollection::Nothing };
-        let is_believed = person.believed.is_some_and(|until| now < until);
-        let Some(answer) = person.answer(self.rule).filter(|_| is_believed) else { return Recollection::Nothing };
+        let person = self.people.get(jid.as_str()).filter(|person| person.believed.is_some_and(|until| now < until));
+        let Some(answer) = person.and_then(|person| person.known().answer(self.rule)) else {
+            return Recollection::Nothing;
+        };
         match self.servers.get(jid.domain().as_str()) {
             Some(server) if now.saturating_duration_since(server.heard) < ALIVE => Recollection::Known(answer),
             Some(server) if server.answers => Recollection::Silent,
@@ -138,50 +171,75 @@ impl Watch {
 
     /// A client of his came, or changed what it shows. Returns what he is now.
     pub fn available(&mut self, from: &BareJid, mut resource: Resource, epoch_s: u64) -> Option<Presence> {
-        let person = self.people.get_mut(from)?;
-        person.clients.retain(|known| known.name != resource.name);
-        if person.clients.len() >= CLIENTS {
-            person.clients.remove(0);
+        let person = self.people.get_mut(from.as_str())?;
+        let mut known = person.known();
+        let clients = &mut known.clients;
+        clients.retain(|known| known.name != resource.name);
+        if clients.len() >= CLIENTS {
+            clients.remove(0);
             person.believed = None;
         }
         // As servers stamp it for those who ask later. Whatever their clock says, it is newer than what was there.
-        let newest = person.clients.iter().filter_map(|known| known.stamp).max();
+        let newest = clients.iter().filter_map(|known| known.stamp).max();
         resource.stamp = resource.stamp.or(newest.max(Some(epoch_s)));
-        person.clients.push(resource);
-        Presence::best(&person.clients, self.rule)
+        clients.push(resource);
+        person.known = known.written();
+        Presence::best(&known.clients, self.rule)
     }
 
     /// A client of his left; a person without any is offline. What is known of his absence, only the server can say.
     pub fn unavailable(&mut self, from: &Jid, gone: &Presence) -> Option<Presence> {
-        let person = self.people.get_mut(&from.to_bare())?;
+        let person = self.people.get_mut(from.to_bare().as_str())?;
         let Some(left) = from.resource() else {
             person.believed = None;
             return None;
         };
-        let before = person.clients.len();
-        person.clients.retain(|known| known.name != left.as_str());
-        if person.clients.len() == before {
+        let mut known = person.known();
+        let before = known.clients.len();
+        known.clients.retain(|known| known.name != left.as_str());
+        if known.clients.len() == before {
             return None;
         }
-        if person.clients.is_empty() {
-            (person.absence, person.believed) = (None, None);
+        if known.clients.is_empty() {
+            (known.absence, person.believed) = (None, None);
         }
-        Some(Presence::best(&person.clients, self.rule).unwrap_or_else(|| gone.clone()))
+        person.known = known.written();
+        Some(Presence::best(&known.clients, self.rule).unwrap_or_else(|| gone.clone()))
     }
 }
 
 impl Person {
-    fn answer(&self, rule: Rule) -> Option<Answer> {
+    fn known(&self) -> Known {
+        let read = |(name, state, priority, texts, stamp, idle): Written| Resource {
+            name,
+            state,
+            priority,
+            texts,
+            stamp,
+            idle,
+        };
+        let (clients, absence): (Vec<Written>, _) = serde_json::from_slice(&self.known).expect("it was written here");
+        Known { clients: clients.into_iter().map(read).collect(), absence }
+    }
+}
+
+impl Known {
+    fn written(&self) -> Box<[u8]> {
+        let parts = |r: &Resource| (r.name.clone(), r.state, r.priority, r.texts.clone(), r.stamp, r.idle);
+        let clients: Vec<Written> = self.clients.iter().map(parts).collect();
+        serde_json::to_vec(&(clients, &self.absence)).expect("strings and numbers").into()
+    }
+
+    fn answer(self, rule: Rule) -> Option<Answer> {
         let present = Presence::best(&self.clients, rule).map(|presence| (presence, Why::Present));
-        let (presence, why) = present.or_else(|| self.absence.as_deref().cloned())?;
-        Some(Answer { presence, why, resources: self.clients.clone(), viewers: None, settled: true })
+        let (presence, why) = present.or(self.absence)?;
+        Some(Answer { presence, why, resources: self.clients, viewers: None, settled: true })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::{State, Texts};
 
     fn bob() -> BareJid {
         BareJid::new("bob@example.com").expect("a bare JID")
@@ -264,7 +322,7 @@ mod tests {
         for number in 0..CLIENTS + 5 {
             watch.available(&bob(), client(&number.to_string(), State::Away), 9);
         }
-        assert_eq!(watch.people[&bob()].clients.len(), CLIENTS);
+        assert_eq!(watch.people[bob().as_str()].known().clients.len(), CLIENTS);
         assert_eq!(watch.recall(&bob(), Instant::now()), Recollection::Nothing, "one of them was forgotten");
     }
 
@@ -275,9 +333,60 @@ mod tests {
             let jid = BareJid::new(&format!("u{number}@{number}.example")).expect("a bare JID");
             watch.begin(&jid, &seen(&[]), Changes::Told, Instant::now());
         }
-        assert_eq!((watch.people.len(), watch.servers.len()), (LIMIT, LIMIT));
-        watch.begin(&bob(), &seen(&[client("home", State::Chat)]), Changes::Told, Instant::now());
-        assert_eq!(left(&mut watch, "bob@example.com/home"), Some(State::Offline), "who is known is renewed");
+        assert!(watch.people.len() <= LIMIT && watch.servers.len() <= LIMIT);
+    }
+
+    /// A session that lasts for ever meets more people than it can watch: those it has known for long make room.
+    #[test]
+    fn whoever_was_asked_about_long_ago_makes_room() {
+        let (mut watch, begun) = (Watch::new(Rule::MostAvailable), Instant::now());
+        let jid = |number: usize| BareJid::new(&format!("u{number}@example.com")).expect("a bare JID");
+        let at = |number: usize| begun + Duration::from_millis(number as u64);
+        for number in 0..LIMIT {
+            watch.begin(&jid(number), &seen(&[]), Changes::Told, at(number));
+        }
+        watch.doubt(&jid(LIMIT - 1));
+        watch.begin(&bob(), &seen(&[client("home", State::Chat)]), Changes::Told, at(LIMIT));
+        let gone: Vec<_> = (0..LIMIT).filter(|number| !watch.people.contains_key(jid(*number).as_str())).collect();
+        let oldest: Vec<_> = (0..LEAVING - 1).chain([LIMIT - 1]).collect();
+        assert_eq!((gone, watch.people.len()), (oldest, LIMIT - LEAVING + 1));
+        assert_eq!(left(&mut watch, "bob@example.com/home"), Some(State::Offline));
+        // Where nobody is believed, not all of them leave at once.
+        watch.doubt_everybody();
+        for number in 0..2 * LEAVING {
+            watch.begin(&jid(LIMIT + number), &seen(&[]), Changes::Untold, at(LIMIT));
+        }
+        assert!(watch.people.len() > LIMIT - LEAVING);
+    }
+
+    /// Ten thousand of them have less than two megabytes, beside the addresses.
+    #[test]
+    fn what_is_known_of_somebody_is_small_and_whole() {
+        let mut texts = Texts::default();
+        texts.insert("", "Lunch");
+        let resource = Resource { texts, stamp: Some(1_700_000_000), priority: -1, ..client("home", State::Away) };
+        let watch = watching(std::slice::from_ref(&resource));
+        let person = &watch.people[bob().as_str()];
+        assert_eq!(
+            String::from_utf8_lossy(&person.known),
+            r#"[[["home","away",-1,[["","Lunch"]],1700000000,null]],null]"#
+        );
+        assert_eq!((person.known().clients, size_of::<Person>()), (vec![resource], 32));
+    }
+
+    /// One of its people cannot be reached: what changed for the others may be lost as well.
+    #[test]
+    fn a_server_out_of_reach_is_doubted_for_all_of_its_people() {
+        let now = Instant::now();
+        let mut watch = watching(&[client("home", State::Chat)]);
+        let all = ["carol@example.com", "example.com", "bob@other.example.com", "bob@example.org"];
+        let all = all.map(|jid| BareJid::new(jid).expect("a bare JID"));
+        all.iter().for_each(|jid| watch.begin(jid, &seen(&[]), Changes::Told, now));
+        watch.doubt_server("example.com");
+        watch.heard("example.com", now);
+        assert_eq!(watch.recall(&bob(), now), Recollection::Nothing);
+        let is_known = all.map(|jid| watch.recall(&jid, now) != Recollection::Nothing);
+        assert_eq!(is_known, [false, false, true, true]);
     }
 
     fn known(watch: &Watch, now: Instant) -> Option<(State, Option<u64>)> {
@@ -341,7 +450,7 @@ mod tests {
         watch.heard("example.com", begun + BELIEF);
         assert!(known(&watch, begun + BELIEF - Duration::from_millis(1)).is_some());
         assert_eq!(watch.recall(&bob(), begun + BELIEF), Recollection::Nothing, "it is asked now and then");
-        watch.begin(&bob(), &seen(&[]), Changes::ToldUnlessBlocked, begun);
+        watch.begin(&bob(), &seen(&[]), Changes::MostlyTold, begun);
         watch.heard("example.com", begun + SHORT_BELIEF);
         assert!(known(&watch, begun + SHORT_BELIEF - Duration::from_millis(1)).is_some());
         assert_eq!(watch.recall(&bob(), begun + SHORT_BELIEF), Recollection::Nothing);

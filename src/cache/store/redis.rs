@@ -51,7 +51,8 @@ if redis.call('getrange', KEYS[1], 0, 31) == ARGV[1] then return 1 end
 return {redis.call('get', KEYS[1]), redis.call('pttl', KEYS[1])}";
 
 /// As long as the lead is ours, and nothing younger is there. Of a bucket that is over its share, those leave that were
-/// written longest ago. Where bytes are not counted there is room for 0.
+/// written longest ago; their list and the number of the last turn last as long as whoever is kept longest. Where bytes are
+/// not counted there is room for 0.
 const WRITE: &str = "if ARGV[4] ~= '' and redis.call('get', KEYS[2]) ~= ARGV[4] then return 0 end
 if redis.call('type', KEYS[1]).ok == 'string' then
   local life = tonumber(redis.call('getrange', KEYS[1], 32, 43))
@@ -77,8 +78,9 @@ if room > 0 then
     end
   end
 end
-redis.call('pexpire', KEYS[3], ARGV[2])
-redis.call('pexpire', KEYS[4], ARGV[2])
+for key = 3, 4 do
+  redis.call('pexpire', KEYS[key], math.max(redis.call('pttl', KEYS[key]), tonumber(ARGV[2])))
+end
 return 1";
 
 /// Both parts of somebody and whatever lead there is, but for that of whoever removes, who still has to hand over.
@@ -229,7 +231,8 @@ impl Redis {
             Part::Presence => (self.entries / buckets, 0),
             Part::Picture => (PICTURES.min(self.entries).div_ceil(buckets), PICTURES_BYTES / buckets),
         };
-        let (kept, counter) = (format!("{}:{}", spot.bucket, word(part)), format!("{}:turn", spot.bucket));
+        let kept = format!("{}:{}", spot.bucket, word(part));
+        let counter = format!("{kept}:turn");
         let keys = [&*spot.entry(part), &*lead_key, &*kept, &*counter];
         let numbers = [rest.as_millis(), news.age.as_millis(), share as u128, room as u128];
         let numbers = numbers.map(|number| number.to_string());

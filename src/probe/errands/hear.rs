@@ -40,8 +40,10 @@ impl Errands {
 
     /// Takes one stanza that was addressed to us; an answer we owe goes to `out`.
     pub fn hear(&mut self, heard: Heard, address: Address, now: Instant, out: &mut String) {
-        if let Some(from) = heard.from() {
-            self.watch.heard(from.domain().as_str(), now);
+        match heard.from().map(|from| from.domain().as_str()) {
+            Some(domain) if heard.is_bounced() => self.watch.doubt_server(domain),
+            Some(domain) => self.watch.heard(domain, now),
+            None => {}
         }
         // Somebody else speaks for us, or has done so a moment ago: he may have got what was for us.
         if address == Address::Former {
@@ -144,6 +146,7 @@ impl Errands {
         self.asked_back.remove(&from);
         let is_asked_about = self.inquiries.values().any(|inquiry| inquiry.jid == from);
         self.about(&from, |inquiry| inquiry.unsubscribed(now));
+        self.need_not_ask(&from);
         self.withdrawn(&from);
         // Whoever asks about him right now has it in his answer.
         if from.node().is_some() && !is_asked_about {
@@ -283,6 +286,8 @@ mod tests {
 
     use super::*;
     use crate::config;
+    use crate::probe::Why;
+    use crate::probe::budget::Budget;
     use crate::probe::facts::Facts;
     use crate::probe::inquiry::Reply;
     use crate::probe::stanza::Sender;
@@ -293,13 +298,39 @@ mod tests {
         BareJid::new(text).expect("a bare JID")
     }
 
+    fn errands(now: Instant) -> Errands {
+        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
+        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
+        Errands::new(&identity, Sender { from: None }, Facts::default(), Clock { at: now, epoch_s: 0 })
+    }
+
+    /// Whoever takes back his consent while a question about him waits for its turn: that may never come, and what was
+    /// known of him is not to be told any longer.
+    #[test]
+    fn who_withdraws_while_a_question_waits_is_not_shown() {
+        let now = Instant::now();
+        let mut errands = errands(now);
+        errands.allow(Budget::new(1));
+        for id in 1..=6 {
+            errands.ask(id, jid(&format!("u{id}@example.com")), Roster::Unwanted, now + Duration::from_secs(5));
+        }
+        let mut said = String::new();
+        errands.write(&mut said, now);
+        assert!(said.contains("u5@") && !said.contains("u6@"), "{said}");
+        let from = Jid::new("u6@example.com").expect("a JID");
+        errands.hear(Heard::Unsubscribed { from }, Address::Everybody, now, &mut said);
+        errands.write(&mut said, now + Duration::from_secs(2));
+        let answers: Vec<_> =
+            errands.answers(now).into_iter().map(|(id, answer)| (id, answer.map(|a| a.why))).collect();
+        assert_eq!(answers, [(6, Ok(Why::Refused))]);
+        assert!(!said.contains("u6@"), "there is nothing left to ask: {said}");
+    }
+
     /// Many rosters at once, each as long as one may be: those for which there is no room count as unread.
     #[test]
     fn the_rosters_of_a_session_have_a_limit() {
-        let text = "[xmpp]\njid = presence.example.com\npassword = secret\n";
-        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
-        let (now, sender) = (Instant::now(), Sender { from: None });
-        let mut errands = Errands::new(&identity, sender, Facts::default(), Clock { at: now, epoch_s: 0 });
+        let now = Instant::now();
+        let mut errands = errands(now);
         let many: Vec<_> = (0..VIEWERS).map(|number| jid(&format!("u{number}@example.com"))).collect();
         let longest = Viewers::of(&many);
         let mut roster = Element::bare("query", ns::ROSTER);

@@ -17,7 +17,7 @@ use xmpp_parsers::minidom::Element;
 
 use echo::Echo;
 pub use hear::Address;
-use spare::Spare;
+use spare::{Spare, Turn};
 
 use super::avatar::{self, AVATAR_BYTES, AVATAR_STANZA_LIMIT, Avatars, Part};
 use super::errand::Roster;
@@ -403,31 +403,27 @@ impl Errands {
     fn write_batch(&mut self, batch: Vec<u64>, out: &mut String, now: Instant) {
         let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
         let mut abroad = Vec::new();
-        for id in &batch {
-            let Some(jid) = self.inquiries.get(id).map(|inquiry| inquiry.jid.clone()) else { continue };
-            let leader = self.leader(*id);
-            if leader.is_none() && !self.pays(*id, now) {
-                continue;
-            }
-            match leader {
-                Some(leader) if !batch.contains(&leader) => {
-                    self.follow(*id, leader);
+        for (id, turn) in self.turns(batch, now) {
+            let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
+            match turn {
+                Turn::Behind(leader) => {
+                    self.follow(id, leader);
                     continue;
                 }
-                Some(leader) => self.follow(*id, leader),
-                None if self.is_pending(*id, &jid) => self.write_pending(*id, &jid, out),
-                None => {
-                    self.pending.remove(id);
-                    self.write_probe(*id, &jid, out);
+                Turn::With(leader) => self.follow(id, leader),
+                Turn::Own if self.is_pending(id, &jid) => self.write_pending(id, &jid, out),
+                Turn::Own => {
+                    self.pending.remove(&id);
+                    self.write_probe(id, &jid, out);
                 }
             }
             let domain = domain_of(&jid);
             if domain != self.home {
-                abroad.push(*id);
+                abroad.push(id);
             }
             match domains.iter_mut().find(|(known, _)| *known == domain) {
-                Some((_, ids)) => ids.push(*id),
-                None => domains.push((domain, vec![*id])),
+                Some((_, ids)) => ids.push(id),
+                None => domains.push((domain, vec![id])),
             }
         }
         if domains.is_empty() {
@@ -655,8 +651,8 @@ impl Errands {
         // Of an account that shows itself to nobody, nobody is told anything.
         let is_told = self.spared.is_none() || self.appeared;
         match self.kind(domain) {
-            Some(ServerKind::Prosody) if is_told && is_reliable => Changes::Told,
-            Some(ServerKind::Ejabberd) if is_told && is_reliable => Changes::ToldUnlessBlocked,
+            Some(ServerKind::Prosody) if is_told && is_reliable && self.is_own(domain) => Changes::Told,
+            Some(ServerKind::Prosody | ServerKind::Ejabberd) if is_told && is_reliable => Changes::MostlyTold,
             _ => Changes::Untold,
         }
     }

@@ -9,11 +9,12 @@ use tokio::time::Instant;
 
 use super::{Errands, QUESTION_BYTES, Topic, domain_of};
 use crate::probe::budget::Budget;
+use crate::probe::inquiry::Inquiry;
 use crate::probe::stanza::{Condition, Query};
 use crate::probe::watch::Recollection;
 use crate::probe::{Answer, Failure};
 
-/// How long the answer to a ping is waited for before the question itself is put.
+/// How long the answer to a ping is waited for before the question itself is put; never longer than half of its time.
 const KNOCKING: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -34,6 +35,17 @@ enum Wait {
     /// For a pong, until then.
     Knock(Instant),
     Turn,
+}
+
+/// How a question is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// By itself.
+    Own,
+    /// It takes part in one that is put with it.
+    With(u64),
+    /// It takes part in one that is out.
+    Behind(u64),
 }
 
 impl Spare {
@@ -109,8 +121,9 @@ impl Errands {
 
     /// One ping for all who are asked about there.
     fn knock(&mut self, id: u64, now: Instant) {
-        let Some(domain) = self.inquiries.get(&id).map(|inquiry| domain_of(&inquiry.jid)) else { return };
-        self.spare.waiting.insert(id, Wait::Knock(now + KNOCKING));
+        let Some(inquiry) = self.inquiries.get(&id) else { return };
+        let (domain, left) = (domain_of(&inquiry.jid), inquiry.until().saturating_duration_since(now));
+        self.spare.waiting.insert(id, Wait::Knock(now + KNOCKING.min(left / 2)));
         let is_out = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Knock));
         if !is_out {
             self.send(domain, Query::Ping, Topic::Knock);
@@ -140,34 +153,71 @@ impl Errands {
         ids
     }
 
-    /// Questions whose server has left a ping unanswered: they are put to it after all.
+    /// Questions whose server has left a ping unanswered: they are put to it after all. Those that came later with them,
+    /// since there is one ping for all.
     fn in_vain(&mut self, now: Instant) -> Vec<u64> {
-        let waiting = self.spare.waiting.iter();
-        let over = waiting.filter(|(_, wait)| matches!(wait, Wait::Knock(until) if *until <= now)).map(|(id, _)| *id);
-        let mut over: Vec<u64> = over.collect();
-        over.sort_unstable();
-        for id in &over {
-            let Some(inquiry) = self.inquiries.get_mut(id) else { continue };
-            inquiry.begin_again();
-            let domain = domain_of(&inquiry.jid);
+        let mut all = Vec::new();
+        while let Some(domain) = self.unopened(now) {
             self.sent.retain(|_, sent| !(sent.to == domain && matches!(sent.topic, Topic::Knock)));
-            self.spare.forget(*id);
+            for id in self.knocking(&domain) {
+                self.inquiries.entry(id).and_modify(Inquiry::begin_again);
+                self.spare.forget(id);
+                all.push(id);
+            }
         }
-        over
+        all
     }
 
-    /// A question about the same person that is out already.
-    pub(super) fn leader(&self, id: u64) -> Option<u64> {
-        let inquiry = self.inquiries.get(&id)?;
-        if self.is_pending(id, &inquiry.jid) {
-            return None;
+    /// A server whose pong somebody has waited for long enough.
+    fn unopened(&self, now: Instant) -> Option<BareJid> {
+        let is_over = |wait: &Wait| matches!(wait, Wait::Knock(until) if *until <= now);
+        let mut over = self.spare.waiting.iter().filter(|(_, wait)| is_over(wait));
+        over.find_map(|(id, _)| self.inquiries.get(id)).map(|inquiry| domain_of(&inquiry.jid))
+    }
+
+    /// Questions about somebody who has refused by himself have their answer, whatever they wait for: put anew, they might
+    /// have none, and nobody else is told of it.
+    pub(super) fn need_not_ask(&mut self, jid: &BareJid) {
+        let is_answered = |inquiry: &Inquiry| inquiry.jid == *jid && inquiry.is_refused();
+        let answered = |id: &u64| self.inquiries.get(id).is_some_and(is_answered);
+        self.spare.waiting.retain(|id, _| !answered(id));
+        self.fresh.retain(|id| !answered(id));
+    }
+
+    /// How each of these questions is put, in their order; those that cannot be paid are the first to be when the time
+    /// comes. There may be a thousand of those, every few milliseconds.
+    pub(super) fn turns(&mut self, batch: Vec<u64>, now: Instant) -> Vec<(u64, Turn)> {
+        let out = self.inquiries.iter().filter(|(_, inquiry)| inquiry.is_out());
+        let mut leaders: HashMap<_, _> = out.map(|(id, inquiry)| (inquiry.subject(), Turn::Behind(*id))).collect();
+        let (mut turns, mut unpaid) = (Vec::new(), Vec::new());
+        for id in batch {
+            let Some(inquiry) = self.inquiries.get(&id) else { continue };
+            let is_pending = self.is_pending(id, &inquiry.jid);
+            let leader = leaders.get(&inquiry.subject()).copied().filter(|_| !is_pending);
+            let may_pay = leader.is_some() || self.spare.budget.as_mut().is_none_or(|budget| budget.pay(now));
+            match leader {
+                Some(turn) => turns.push((id, turn)),
+                None if !may_pay => unpaid.push(id),
+                None => {
+                    if !is_pending {
+                        leaders.insert(inquiry.subject(), Turn::With(id));
+                    }
+                    turns.push((id, Turn::Own));
+                }
+            }
         }
-        self.inquiries.iter().find(|(other, leader)| **other != id && leader.leads(inquiry)).map(|(other, _)| *other)
+        for (id, _) in &turns {
+            if self.spare.waiting.remove(id).is_some() {
+                self.inquiries.entry(*id).and_modify(Inquiry::begin_again);
+            }
+        }
+        self.spare.waiting.extend(unpaid.iter().map(|id| (*id, Wait::Turn)));
+        self.fresh.extend(unpaid);
+        turns
     }
 
     /// Takes part in what has come for the leader, and in what will.
     pub(super) fn follow(&mut self, id: u64, leader: u64) {
-        self.spare.waiting.remove(&id);
         if let Some(inquiry) = self.inquiries.get(&leader).cloned() {
             self.inquiries.entry(id).and_modify(|follower| follower.follow(&inquiry));
         }
@@ -179,16 +229,86 @@ impl Errands {
             }
         }
     }
+}
 
-    /// Whether this question can be paid; if not it is the first to be when the time comes.
-    pub(super) fn pays(&mut self, id: u64, now: Instant) -> bool {
-        let is_paid = self.spare.budget.as_mut().is_none_or(|budget| budget.pay(now));
-        if !is_paid {
-            self.spare.waiting.insert(id, Wait::Turn);
-            self.fresh.push(id);
-        } else if self.spare.waiting.remove(&id).is_some() {
-            self.inquiries.entry(id).and_modify(|inquiry| inquiry.begin_again());
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+    use crate::presence::{Presence, State};
+    use crate::probe::errand::Roster;
+    use crate::probe::facts::Facts;
+    use crate::probe::stanza::Sender;
+    use crate::probe::watch::Changes;
+    use crate::probe::{Clock, Why};
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
+
+    fn errands(now: Instant) -> Errands {
+        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
+        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
+        Errands::new(&identity, Sender { from: None }, Facts::default(), Clock { at: now, epoch_s: 0 })
+    }
+
+    fn written(errands: &mut Errands, now: Instant) -> String {
+        let mut said = String::new();
+        errands.write(&mut said, now);
+        said
+    }
+
+    /// Where an answer may take a second only, a server that is gone leaves time to be asked in earnest.
+    #[test]
+    fn a_ping_takes_half_of_the_time_at_the_most() {
+        let seen = Instant::now();
+        let mut errands = errands(seen);
+        let presence = Presence { since: Some(7), ..Presence::bare(State::Offline) };
+        let answer = Answer { presence, why: Why::LastActivity, resources: Vec::new(), viewers: None, settled: true };
+        errands.watch.begin(&jid("bob@example.com"), &answer, Changes::Told, seen);
+        errands.watch.answers("example.com");
+        let now = seen + Duration::from_secs(60);
+        for (time_ms, knocking_ms) in [(900, 450), (2000, 1000), (9000, 1000)] {
+            let half = now + Duration::from_millis(knocking_ms);
+            errands.ask_watched(time_ms, jid("bob@example.com"), now + Duration::from_millis(time_ms));
+            let said = written(&mut errands, now);
+            assert!(said.contains("urn:xmpp:ping") && !said.contains("probe"), "{said}");
+            assert_eq!(errands.next_judgement(now), Some(half), "{time_ms} ms");
+            assert!(written(&mut errands, half).contains("probe"), "{time_ms} ms");
+            assert_eq!(errands.answers(now + Duration::from_secs(9)).len(), 1);
         }
-        is_paid
+    }
+
+    /// Of the same person, of others, and of him again when somebody else is out: each is put once, in its order.
+    #[test]
+    fn who_asks_the_same_waits_for_one_answer() {
+        let now = Instant::now();
+        let mut errands = errands(now);
+        errands.allow(Budget::new(1));
+        let ask = |errands: &mut Errands, id: u64, name: &str, roster| {
+            errands.ask(id, jid(&format!("{name}@example.com")), roster, now + Duration::from_secs(9));
+        };
+        for (id, name) in [(1, "a"), (2, "b"), (3, "a"), (4, "c"), (5, "d")] {
+            ask(&mut errands, id, name, Roster::Unwanted);
+        }
+        ask(&mut errands, 6, "a", Roster::Wanted);
+        ask(&mut errands, 7, "e", Roster::Unwanted);
+        let turns = |errands: &mut Errands, now| {
+            let fresh = std::mem::take(&mut errands.fresh);
+            errands.turns(fresh, now)
+        };
+        let own = |id| (id, Turn::Own);
+        assert_eq!(turns(&mut errands, now), [own(1), own(2), (3, Turn::With(1)), own(4), own(5), own(6)]);
+        assert_eq!(errands.fresh, [7], "it cannot be paid");
+        errands.inquiries.get_mut(&2).expect("it is put").info = crate::probe::inquiry::Reply::Awaited;
+        for (id, name) in [(8, "e"), (9, "b")] {
+            ask(&mut errands, id, name, Roster::Unwanted);
+        }
+        assert_eq!(turns(&mut errands, now), [(9, Turn::Behind(2))]);
+        assert_eq!(errands.fresh, [7, 8]);
+        assert_eq!(turns(&mut errands, now + Duration::from_secs(1)), [own(7), (8, Turn::With(7))]);
+        assert_eq!((errands.fresh.len(), errands.spare.waiting.len()), (0, 0));
     }
 }

@@ -3,7 +3,7 @@
 //! goes by itself: it opens a session for what is asked and closes it at once, so that all get their turn at a server
 //! that takes one at a time.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -77,6 +77,7 @@ impl Task {
         if outcome.is_none() {
             // With the session went what it had learned since it was written down last.
             self.memory = Memory::new(self.place.clone(), self.us.clone());
+            self.memory.recall_facts(&mut self.facts, Instant::now(), SystemTime::now());
             house.is_haunted = true;
         }
         let is_left = !house.is_haunted && outcome.is_some();

@@ -9,6 +9,10 @@ use tempfile::TempDir;
 use webpresence::cache::store::{Edition, Kept, Lead, News, Part, Store, Turn, Written};
 use webpresence::config::{self, Config};
 use webpresence::hub::Hub;
+use webpresence::probe::choices::Choices;
+use webpresence::probe::guests::Order;
+use webpresence::probe::lease::Place;
+use webpresence::probe::notes::Notes;
 
 use crate::rig::redis::{Cluster, Redis};
 use crate::rig::{PATIENCE, eventually};
@@ -190,7 +194,8 @@ async fn a_slot_of_a_cluster_moves() {
     let (one, other) = (machine(&cluster.url()), machine(&cluster.url()));
     edition(one.write(&bob(), b"away", 0, None).await);
     let [a, b, c] = &cluster.0;
-    let from = [a, b, c].into_iter().find(|node| node.ask(&["DBSIZE"]) != "0").expect("somebody has it");
+    let has_it = |node: &&Redis| !node.ask(&["KEYS", "*:presence"]).is_empty();
+    let from = [a, b, c].into_iter().find(has_it).expect("somebody has it");
     let to = [a, b, c].into_iter().find(|node| node.port != from.port).expect("another one");
     let keys = from.ask(&["KEYS", "*:presence"]);
     let slot = from.ask(&["CLUSTER", "KEYSLOT", keys.lines().next().expect("an entry")]);
@@ -209,8 +214,10 @@ async fn a_slot_of_a_cluster_moves() {
     }
     // Finding out who has what may take longer than a visitor is kept waiting.
     let until = Instant::now() + PATIENCE;
-    while one.read(&bob()).await.map(|(bytes, _)| bytes) != Some(b"away".to_vec()) {
-        assert!(Instant::now() < until, "by MOVED");
+    for machine in [&one, &other] {
+        while machine.read(&bob()).await.map(|(bytes, _)| bytes) != Some(b"away".to_vec()) {
+            assert!(Instant::now() < until, "by MOVED");
+        }
     }
     edition(one.write(&bob(), b"dnd", 0, None).await);
     assert_eq!(other.read(&bob()).await.map(|(bytes, _)| bytes), Some(b"dnd".to_vec()));
@@ -240,6 +247,103 @@ async fn pictures_are_weighed() {
     }
     let left = redis.ask(&["KEYS", "*:picture"]).lines().filter(|key| !key.ends_with("}:picture")).count();
     assert!((60..=83).contains(&left), "{left} of 400 kB each");
+}
+
+/// Presences live for seconds here, pictures for an hour: those are not forgotten for these, nor newer ones for older.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pictures_outlast_presences() {
+    let redis = Redis::start();
+    let one = tuned(&redis.url(), "entries = 128\nttl = 1\nrefresh = 0\nstale = 1");
+    let who = |n: usize| jid(&format!("u{n}@example.com"));
+    let picture = async |n: usize| {
+        let news = News { bytes: b"picture", age: Duration::ZERO, now_ms: NOW_MS };
+        edition(one.store.write(&who(n), Part::Picture, news, None).await);
+    };
+    for n in (0..128).chain(0..128) {
+        picture(n).await;
+    }
+    edition(one.write(&who(0), b"away", 0, None).await);
+    eventually("nobody's presence is known", || redis.ask(&["KEYS", "*}:presence"]).is_empty().then_some(()));
+    for n in 128..138 {
+        picture(n).await;
+        let kept = one.store.read(&who(n), Part::Picture, None, NOW_MS).await;
+        assert!(matches!(kept, Kept::Other { .. }), "{n}: {kept:?}");
+    }
+    // The list of those who are kept lasts as long as the youngest of them.
+    let one = tuned(&redis.url(), "entries = 128\nstale = 300");
+    edition(one.write(&who(0), b"away", 0, None).await);
+    edition(one.write(&who(1), b"away", 290, None).await);
+    for key in redis.ask(&["KEYS", "*}:presence*"]).lines() {
+        assert!(redis.ask(&["PTTL", key]).parse::<i64>().is_ok_and(|ms| ms > 200_000), "{key}");
+    }
+}
+
+/// One node of a cluster is killed, and nobody takes its place: what the others have is told as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_loses_a_node() {
+    let mut cluster = Cluster::start();
+    for node in &cluster.0 {
+        node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
+    }
+    let one = machine(&cluster.url());
+    let people: Vec<_> = (0..60).map(|n| jid(&format!("u{n}@example.com"))).collect();
+    for who in &people {
+        edition(one.write(who, b"away", 0, None).await);
+    }
+    // Not any node: the slots that show whether a server serves are nothing special.
+    let is_first = |node: &Redis| !node.ask(&["GET", "webpresence:proof"]).contains("MOVED");
+    let place = cluster.0.iter().position(is_first).expect("somebody has it");
+    let lost = cluster.0[place].ask(&[
+        "EVAL",
+        "return #redis.call('keys', '*:presence') - #redis.call('keys', '*}:presence')",
+        "0",
+    ]);
+    let lost: usize = lost.parse().expect("a number");
+    assert!((1..60).contains(&lost), "{lost}");
+    cluster.0[place].kill();
+    let mut told = 0;
+    let until = Instant::now() + PATIENCE;
+    for round in 0..5 {
+        told = 0;
+        for who in &people {
+            let begun = Instant::now();
+            told += usize::from(one.read(who).await.is_some());
+            assert!(begun.elapsed() < MOMENT, "{:?}", begun.elapsed());
+        }
+        assert!(round == 0 || told == people.len() - lost, "{told} of {} in round {round}", people.len() - lost);
+        assert!(Instant::now() < until);
+    }
+    assert!(told > 0);
+}
+
+/// Both have heard something at the same moment, and each learns what the other has heard.
+#[tokio::test]
+async fn machines_that_agree_at_once_miss_nothing() {
+    let redis = Redis::start();
+    let config = config::parse(
+        &format!("[xmpp]\njid = p.example.com\npassword = x\n[cache]\nurl = {}\n", redis.url()),
+        Path::new("F"),
+    );
+    let Config { identities, redis: address, .. } = config.expect("a configuration");
+    let us = &identities[0].jid;
+    let hubs = [(); 2].map(|()| Hub::new(address.clone().expect("it is written"), Level::Warn));
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
+    let [mut one, mut other] = folders.each_ref().map(|folder| Notes::new(Place::new(folder.path(), us), "n".into()));
+    for round in 0..20 {
+        let people = [jid(&format!("a{round}@example.com")), jid(&format!("b{round}@example.com"))];
+        for (folder, who) in folders.iter().zip(&people) {
+            Choices::new(Some(folder.path())).take(us, who, Order::Off).expect("it is ours");
+        }
+        let (first, second) = tokio::join!(one.agree(&hubs[0]), other.agree(&hubs[1]));
+        assert_eq!((first, second), (Ok(()), Ok(())));
+        one.agree(&hubs[0]).await.expect("it is there");
+        other.agree(&hubs[1]).await.expect("it is there");
+        for folder in &folders {
+            let choices = Choices::new(Some(folder.path()));
+            assert!(people.iter().all(|who| choices.of(us, who).hides()), "round {round}");
+        }
+    }
+    assert!(redis.ask(&["TTL", "n"]).parse::<u32>().is_ok_and(|s| s > 300 * 24 * 3600), "not for ever, but for long");
 }
 
 /// Others use the same Redis, or somebody wants to see what we do with it.

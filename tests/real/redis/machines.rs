@@ -369,6 +369,45 @@ fn a_choice_outlasts_the_machine_that_heard_it() {
     assert_eq!(machines[1].cgi(&person), "Forbidden\n");
 }
 
+/// Another one took the lease for a moment: what the broken session had learned is known to the next one.
+#[test]
+fn a_lost_lease_costs_nothing_that_was_learned() {
+    let (world, redis) = (visit(Kind::Prosody), Redis::start());
+    let (machines, tap) = machines(&world.server, 28, 1, &redis.url(), ("linger = always", ""));
+    let daemon = machines[0].serve();
+    assert_eq!(daemon.text(&format!("away@{DOMAIN}")), "Lunch\n");
+    let us = Identity::Component(28).jid();
+    let facts = machines[0].installed.state().join(format!("{us}.facts"));
+    let knows = |name: &str| fs::read_to_string(&facts).is_ok_and(|text| text.contains(&format!("{name}@{DOMAIN}")));
+    eventually("it is written down", || knows("away").then_some(()));
+    let before = tap.total();
+    redis.ask(&["SET", &format!("webpresence:{{{us}}}:lease"), "another", "PX", "1500"]);
+    eventually("another session", || (tap.total() > before).then_some(()));
+    assert_eq!(daemon.text(&format!("chat@{DOMAIN}")), "Ask me anything\n");
+    daemon.leash.signal(Signal::TERM);
+    eventually("that is written down as well", || knows("chat").then_some(()));
+    assert!(knows("away"), "{:?}", fs::read_to_string(&facts));
+}
+
+/// A user of Redis who may not wait there: it is asked now and then, and not all the time.
+#[test]
+fn who_may_not_wait_at_redis_does_not_run_in_circles() {
+    let (world, redis) = (visit(Kind::Prosody), Redis::start());
+    redis.ask(&["ACL", "SETUSER", "default", "-@blocking"]);
+    let (machines, _tap) = machines(&world.server, 29, 1, &redis.url(), ("linger = always", ""));
+    let daemon = machines[0].serve();
+    assert_eq!(daemon.text(&format!("away@{DOMAIN}")), "Lunch\n");
+    let connections = || {
+        let stats = redis.ask(&["INFO", "stats"]);
+        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+        count.and_then(|count| count.trim().parse::<u32>().ok()).expect("a number")
+    };
+    let (begun, before) = (Instant::now(), connections());
+    eventually("a second has passed", || (begun.elapsed() > Duration::from_secs(1)).then_some(()));
+    let (more, took) = (connections() - before, begun.elapsed());
+    assert!(more < 20 * (took.as_secs() as u32 + 1), "{more} connections in {took:?}");
+}
+
 /// Another password of Redis: the answers are right, and it is nowhere to be read.
 #[test]
 fn a_wrong_password_is_told_without_it() {
