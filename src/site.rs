@@ -82,7 +82,8 @@ impl Site {
     pub fn open(config: Config, icons: Icons, directory: Option<PathBuf>, life: Life) -> (Site, Sessions) {
         let complaint = if life == Life::Single { Level::Info } else { Level::Warn };
         let (lookups, limits) = (Lookups::new(config.limits), config.limits);
-        let shared = Manner { lookups, limits, ..Manner::default() }.among_machines(&config, complaint);
+        let ttl = Some(config.cache.ttl);
+        let shared = Manner { lookups, limits, ttl, ..Manner::default() }.among_machines(&config, complaint);
         let renewal = if life == Life::Single { Renewal::Never } else { Renewal::Behind };
         let post = |identity: &Identity| {
             let store = Store::open(directory.as_deref(), identity, &config.cache, complaint);

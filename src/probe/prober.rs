@@ -81,6 +81,8 @@ pub struct Manner {
     pub news: Option<mpsc::UnboundedSender<Event>>,
     pub lookups: Lookups,
     pub limits: Limits,
+    /// How long an answer counts as fresh.
+    pub ttl: Option<Duration>,
     /// Where machines meet.
     #[cfg(feature = "redis")]
     pub hub: Option<Hub>,

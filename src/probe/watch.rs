@@ -18,7 +18,7 @@ pub const CLIENTS: usize = 50;
 const LIMIT: usize = 10_000;
 /// How many of them leave at once when somebody new comes: to find out whose turn it is takes a look at everybody.
 const LEAVING: usize = LIMIT / 16;
-/// How long a server counts as there after the last word from it.
+/// How long a server counts as there after the last word from it, where an answer counts as fresh as long.
 const ALIVE: Duration = Duration::from_secs(30);
 /// How long nobody is asked about somebody of whom changes are told: what was told may have been lost on its way.
 const BELIEF: Duration = Duration::from_secs(600);
@@ -28,6 +28,7 @@ const SHORT_BELIEF: Duration = Duration::from_secs(120);
 /// See the module.
 pub struct Watch {
     rule: Rule,
+    alive: Duration,
     people: HashMap<Box<str>, Person>,
     /// The servers of those people.
     servers: HashMap<String, Server>,
@@ -80,7 +81,12 @@ pub enum Recollection {
 
 impl Watch {
     pub fn new(rule: Rule) -> Watch {
-        Watch { rule, people: HashMap::new(), servers: HashMap::new() }
+        Watch { rule, alive: ALIVE, people: HashMap::new(), servers: HashMap::new() }
+    }
+
+    /// Nobody is answered for whose server has said nothing for longer than an answer counts as fresh.
+    pub fn keep_within(&mut self, ttl: Duration) {
+        self.alive = ttl.min(ALIVE);
     }
 
     /// A lookup has shown that this person lets us see him, with these clients.
@@ -163,7 +169,7 @@ impl Watch {
             return Recollection::Nothing;
         };
         match self.servers.get(jid.domain().as_str()) {
-            Some(server) if now.saturating_duration_since(server.heard) < ALIVE => Recollection::Known(answer),
+            Some(server) if now.saturating_duration_since(server.heard) < self.alive => Recollection::Known(answer),
             Some(server) if server.answers => Recollection::Silent,
             _ => Recollection::Nothing,
         }
@@ -447,6 +453,11 @@ mod tests {
         assert_eq!(watch.recall(&bob(), late), Recollection::Silent);
         watch.heard("example.com", late);
         assert!(known(&watch, late).is_some());
+        watch.keep_within(Duration::from_secs(2));
+        let later = late + Duration::from_secs(2);
+        assert_eq!(watch.recall(&bob(), later), Recollection::Silent, "answers count for less");
+        watch.keep_within(BELIEF);
+        assert!(known(&watch, later).is_some());
         watch.heard("example.com", begun + BELIEF);
         assert!(known(&watch, begun + BELIEF - Duration::from_millis(1)).is_some());
         assert_eq!(watch.recall(&bob(), begun + BELIEF), Recollection::Nothing, "it is asked now and then");

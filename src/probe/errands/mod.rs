@@ -191,6 +191,11 @@ impl Errands {
         }
     }
 
+    /// What is answered from the watch is no older than an answer that counts as fresh.
+    pub fn keep_within(&mut self, ttl: Duration) {
+        self.watch.keep_within(ttl);
+    }
+
     /// Another connection of this component may count still: nothing is asked before all that is ours comes here.
     pub fn doubt(&mut self) {
         self.echo = self.sender.from.as_ref().map(|_| Echo::default());

@@ -183,6 +183,9 @@ impl Task {
             session.errands().doubt();
         }
         session.errands().allow(self.budget);
+        if let Some(ttl) = self.manner.ttl {
+            session.errands().keep_within(ttl);
+        }
         let outcome = self.hold(&mut session, house).await;
         // Also what came with the end of the stream.
         self.attend(&mut session);
