@@ -23,8 +23,6 @@ const REFRESH_S: f64 = 2.0;
 const TIMES: &str = "ttl = 5\nrefresh = 2\nstale = 10\n";
 /// A refusal is told a whole second after its lookup began, and headers know whole seconds.
 const SLACK_S: f64 = 1.0;
-/// How often a visitor looks.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What somebody does.
 const DEEDS: [&str; 2] = ["a new presence", "consent withdrawn"];
@@ -58,13 +56,13 @@ pub fn section() -> Section {
     let pairs = (0..DEEDS.len()).flat_map(|deed| WAYS.iter().map(move |way| (deed, way)));
     let rows = pairs.map(|(deed, way)| row(way.what(deed), Target::AtMost(way.targets[deed]), Unit::Seconds));
     let about = format!(
-        "{CHANGING} people at once for each deed, each looked at every {} ms in all four ways, all behind nginx, whose cache is that of the shipped files, with `ttl = 5` and `refresh = 2`; with the \
+        "{CHANGING} people at once for each deed, each looked at every 10 ms in all four ways, all behind \
+         nginx, whose cache is that of the shipped files, with `ttl = 5` and `refresh = 2`; with the \
          defaults (30 and 10) the longest waits are as much longer. They act right \
          after they were looked up, when the wait is longest. Where a session is held (`linger = always`) the \
          daemon is told; a refusal takes it a second, as each does. Elsewhere an answer may be as old as `ttl` and \
          `refresh` together, and a second more for whole seconds in headers and for that refusal. \
          `make bench-privacy` measures a cache after a withdrawal against the very `max-age` it was given.",
-        LOOK.as_millis(),
     );
     Section { title: "What a visitor can see late", about, rows: rows.collect() }
 }
@@ -148,7 +146,6 @@ impl Windows {
                     *seen = Some(begun.elapsed());
                 }
             }
-            thread::sleep(LOOK);
             seen.iter().copied().collect()
         });
         all.unwrap_or_else(|| panic!("{person} is never {text:?}: {seen:?}"))

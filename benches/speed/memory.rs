@@ -3,8 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use crate::Plan;
 use crate::crowd::{ask_each, jid};
@@ -92,14 +90,16 @@ fn connections(stand: &Stand, server: u16, plan: Plan, findings: &mut Findings) 
     }
 }
 
+/// So many looks in a row, each 10 ms after the one before, that find the same.
+const STILL: usize = 30;
+
 /// Once it does not change any more.
 fn megabytes(serve: &Serve) -> f64 {
     let mut last = (0, 0);
     let settled = eventually("the memory settles", || {
         let now = resident_kb(&serve.leash);
         last = if now == last.0 { (now, last.1 + 1) } else { (now, 0) };
-        thread::sleep(Duration::from_millis(50));
-        (last.1 == 6).then_some(now)
+        (last.1 == STILL).then_some(now)
     });
     settled as f64 * 1024.0 / 1e6
 }
