@@ -29,18 +29,27 @@ return 1";
 #[derive(Clone, Debug, Default)]
 pub struct Missed(Arc<Mutex<People>>);
 
-/// And when it would have been removed.
 #[derive(Debug, Default)]
 struct People {
-    people: HashMap<BareJid, Instant>,
+    people: HashMap<BareJid, Miss>,
     is_caught_up_with: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Miss {
+    /// When it would have been removed.
+    since: Instant,
+    /// When the hub, or its node, was still lost.
+    tried: Option<Instant>,
 }
 
 impl Missed {
     pub fn add(&self, jid: &BareJid) {
         let people = &mut self.lock().people;
-        if people.len() < MISSED || people.contains_key(jid) {
-            people.insert(jid.clone(), Instant::now());
+        let known = people.get(jid);
+        if people.len() < MISSED || known.is_some() {
+            let tried = known.and_then(|miss| miss.tried);
+            people.insert(jid.clone(), Miss { since: Instant::now(), tried });
         }
     }
 
@@ -53,23 +62,36 @@ impl Missed {
         missed.is_caught_up_with = true;
         let (hub, keys, missed) = (hub.clone(), keys.clone(), self.clone());
         tokio::spawn(async move {
-            missed.remove_all(&hub, &keys, lead).await;
+            missed.remove_all(|jid, since| remove(hub.clone(), keys.clone(), jid, since, lead)).await;
             missed.lock().is_caught_up_with = false;
         });
     }
 
-    /// Who is still missed afterwards stays so: the hub was lost again, or something came meanwhile.
-    async fn remove_all(&self, hub: &Hub, keys: &Keys, lead: Duration) {
-        let people: Vec<_> = self.lock().people.iter().map(|(jid, since)| (jid.clone(), *since)).collect();
-        for (jid, since) in people {
-            if remove(hub, keys, &jid, since, lead).await == Err(Trouble::Lost) {
+    /// Until somebody's node is lost: each of its keys would cost the time in which it does not answer. He comes last the
+    /// next time, so that those of other nodes do not wait for him. Who is still missed afterwards stays so, and for whom
+    /// something came meanwhile.
+    async fn remove_all<F>(&self, remove: impl Fn(BareJid, Instant) -> F)
+    where
+        F: Future<Output = Result<(), Trouble>>,
+    {
+        for (jid, since) in self.in_turn() {
+            let removed = remove(jid.clone(), since).await;
+            let people = &mut self.lock().people;
+            if removed == Err(Trouble::Lost) {
+                people.entry(jid).and_modify(|miss| miss.tried = Some(Instant::now()));
                 return;
             }
-            let people = &mut self.lock().people;
-            if people.get(&jid) == Some(&since) {
+            if people.get(&jid).is_some_and(|miss| miss.since == since) {
                 people.remove(&jid);
             }
         }
+    }
+
+    /// Those who were not tried yet first.
+    fn in_turn(&self) -> Vec<(BareJid, Instant)> {
+        let mut people: Vec<_> = self.lock().people.iter().map(|(jid, miss)| (jid.clone(), *miss)).collect();
+        people.sort_by_key(|(_, miss)| (miss.tried, miss.since));
+        people.into_iter().map(|(jid, miss)| (jid, miss.since)).collect()
     }
 
     /// Held for a map access; no code that could panic runs under it.
@@ -79,8 +101,8 @@ impl Missed {
 }
 
 /// What the hub had of somebody at that time.
-async fn remove(hub: &Hub, keys: &Keys, jid: &BareJid, since: Instant, lead: Duration) -> Result<(), Trouble> {
-    for spot in keys.spots(jid) {
+async fn remove(hub: Hub, keys: Keys, jid: BareJid, since: Instant, lead: Duration) -> Result<(), Trouble> {
+    for spot in keys.spots(&jid) {
         // Whoever leads since then knows.
         if since.elapsed() < lead {
             unless_lost(hub.ask(&spot.end_leads()).await)?;
@@ -98,5 +120,80 @@ fn unless_lost(answer: Result<Value, Trouble>) -> Result<(), Trouble> {
     match answer {
         Err(Trouble::Lost) => Err(Trouble::Lost),
         Ok(_) | Err(Trouble::Foreign) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    const DEAD: [&str; 3] = ["a0@example.com", "a4@example.com", "a8@example.com"];
+
+    fn nine() -> Missed {
+        let missed = Missed::default();
+        for number in 0..9 {
+            missed.add(&BareJid::new(&format!("a{number}@example.com")).expect("a bare JID"));
+        }
+        missed
+    }
+
+    /// Who was tried while the node of these is lost, in that order.
+    async fn tried(missed: &Missed, dead: &[&str]) -> Vec<String> {
+        let tried = RefCell::new(Vec::new());
+        let is_dead = |jid: &BareJid| dead.contains(&jid.as_str());
+        let remove = async |jid: BareJid, _| {
+            tried.borrow_mut().push(jid.to_string());
+            if is_dead(&jid) { Err(Trouble::Lost) } else { Ok(()) }
+        };
+        missed.remove_all(remove).await;
+        tried.into_inner()
+    }
+
+    fn left(missed: &Missed) -> Vec<String> {
+        let mut left: Vec<_> = missed.lock().people.keys().map(BareJid::to_string).collect();
+        left.sort();
+        left
+    }
+
+    #[tokio::test]
+    async fn a_dead_node_costs_one_wait_and_keeps_nobody_elses_from_being_removed() {
+        let missed = nine();
+        let mut rounds = Vec::new();
+        for _ in 0..6 {
+            rounds.push(tried(&missed, &DEAD).await.join(" ").replace("@example.com", ""));
+        }
+        assert_eq!(rounds, ["a0", "a1 a2 a3 a4", "a5 a6 a7 a8", "a0", "a4", "a8"]);
+        assert_eq!(left(&missed), DEAD);
+        assert_eq!(tried(&missed, &[]).await, DEAD);
+        assert!(left(&missed).is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_missed_again_meanwhile_stays_and_does_not_come_first() {
+        let missed = nine();
+        assert_eq!(tried(&missed, &DEAD).await, ["a0@example.com"]);
+        let first = BareJid::new(DEAD[0]).expect("a bare JID");
+        missed.add(&first);
+        let again = async |jid: BareJid, _| {
+            missed.add(&jid);
+            Ok(())
+        };
+        missed.remove_all(again).await;
+        assert_eq!(left(&missed).len(), 9, "what was removed was older");
+        assert_eq!(missed.in_turn().last().map(|(jid, _)| jid.clone()), Some(first));
+    }
+
+    #[test]
+    fn no_more_are_missed_than_there_is_room_for() {
+        let missed = Missed::default();
+        let jid = |number: usize| BareJid::new(&format!("a{number}@example.com")).expect("a bare JID");
+        (0..=MISSED).for_each(|number| missed.add(&jid(number)));
+        let since = |missed: &Missed| missed.lock().people.get(&jid(0)).map(|miss| miss.since);
+        let before = since(&missed);
+        missed.add(&jid(0));
+        assert_eq!(missed.lock().people.len(), MISSED);
+        assert!(since(&missed) > before, "who is among them may be missed again");
     }
 }
