@@ -2,14 +2,12 @@
 //! each way to the same icon. What nginx keeps it keeps by the files that are shipped for it.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 
-use crate::rig::apache::web_user;
-use crate::rig::leash::{Leash, directory};
+use crate::rig::apache::{Apache, web_user};
+use crate::rig::leash::directory;
 use crate::rig::nginx::{self, Nginx};
-use crate::rig::{eventually, fill, port, program};
+use crate::rig::{fill, port};
 
 const NGINX: &str = r#"
 daemon off;
@@ -162,11 +160,6 @@ impl Place<'_> {
     }
 }
 
-pub struct Apache {
-    pub port: u16,
-    _leash: Leash,
-}
-
 /// Apache that starts the executable, and both C programs.
 pub fn apache(executable: &Path, config: &Path, hello: &Path, cgi: &Path) -> Apache {
     port::retrying("apache2", || {
@@ -183,14 +176,7 @@ pub fn apache(executable: &Path, config: &Path, hello: &Path, cgi: &Path) -> Apa
             ("CGI", text(cgi)),
         ];
         let words: Vec<(&str, &str)> = words.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        fs::write(dir.path().join("apache.conf"), fill(APACHE, &words)).expect("the directory is ours");
-        let mut command = Command::new(program("apache2", "apache2"));
-        command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
-        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
-        let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-            true => Ok(Apache { port, _leash: leash }),
-            false => Err(leash.log()),
-        }
+        let text = fill(APACHE, &words);
+        Apache::run(dir, port, &text)
     })
 }

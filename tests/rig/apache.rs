@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 use super::leash::{Leash, directory};
 use super::nginx::uncommented;
@@ -88,6 +91,21 @@ impl Apache {
         port::retrying("apache2", || try_start(snippet, executable, config))
     }
 
+    /// With `config`, which makes it listen on `port`. mod_cgid has its socket at `cgisock` in `dir`.
+    pub fn run(dir: TempDir, port: u16, config: &str) -> Result<Apache, String> {
+        fs::write(dir.path().join("apache.conf"), config).expect("the directory is ours");
+        let mut command = Command::new(program("apache2", "apache2"));
+        command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
+        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
+        let has_scripts = config.contains("\nLoadModule cgid_module ");
+        let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let is_up = |leash: &Leash| listens() && (!has_scripts || takes_scripts(leash.dir()));
+        match eventually("apache2 serves", || leash.ended().map(|_| false).or_else(|| is_up(&leash).then_some(true))) {
+            true => Ok(Apache { port, _leash: leash }),
+            false => Err(leash.log()),
+        }
+    }
+
     pub fn send(&self, request: http::Request) -> http::Answer {
         request.send(self.port)
     }
@@ -134,16 +152,23 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
         ("SNIPPET", &snippet),
     ];
     let words = words.map(|(name, value)| (name, value.to_str().expect("paths of ours are text")));
-    fs::write(dir.path().join("apache.conf"), fill(CONFIG, &words)).expect("the directory is ours");
-    let mut command = Command::new(program("apache2", "apache2"));
-    command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
-    let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
-    let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-    match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-        true => Ok(Apache { port, _leash: leash }),
-        false => Err(leash.log()),
-    }
+    let text = fill(CONFIG, &words);
+    Apache::run(dir, port, &text)
 }
+
+/// mod_cgid's own process begins to listen after Apache does, and lets the others have its socket after that. Whoever asks
+/// before gets a 503.
+fn takes_scripts(dir: &Path) -> bool {
+    let start = dir.join("cgisock").display().to_string();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("Linux");
+    let listening = sockets.lines().filter(|line| line.split_whitespace().nth(3) == Some(ACCEPTS));
+    let mut paths = listening.filter_map(|line| line.split_whitespace().last()).filter(|path| path.starts_with(&start));
+    let is_handed_over = |path: &str| fs::metadata(path).is_ok_and(|socket| socket.uid() != 0);
+    paths.any(|path| web_user().is_none() || is_handed_over(path))
+}
+
+/// The flag of a listening socket in `/proc/net/unix` (the kernel's `__SO_ACCEPTCON`).
+const ACCEPTS: &str = "00010000";
 
 /// Keeps what is cached of a site apart.
 const APART: &str = "CacheKeyBaseURL intern://intern.example.com\n";
