@@ -36,8 +36,6 @@ const HTTP: &str = r#"
 /// With the icon at `/static/icon.png`.
 const APACHE: &str = r#"
 LogLevel error
-# Debian has file locks here, which the kernel takes for a deadlock when hundreds of threads of mod_fcgid want them.
-Mutex pthread default
 # Two processes as nginx has, from the start, each with a thread for every connection of the bench: one that runs out of
 # threads closes connections that were to be kept.
 ServerLimit 2

@@ -55,6 +55,8 @@ PidFile "@DIR@/apache.pid"
 DefaultRuntimeDir "@DIR@"
 ErrorLog "@DIR@/error.log"
 DocumentRoot "@DIR@"
+# Debian has file locks here, which the kernel takes for a deadlock when several threads of mod_fcgid want them.
+Mutex pthread default
 @USER@
 @MODULES@
 <IfModule mod_fcgid.c>
@@ -72,7 +74,6 @@ DocumentRoot "@DIR@"
 /// For the shipped files.
 const TEXT: &str = r#"
 LogLevel info
-Mutex "file:@DIR@" default
 SetOutputFilter DEFLATE
 @CACHE@
 Define WEBPRESENCE_EXE "@EXE@"
