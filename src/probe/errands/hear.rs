@@ -12,7 +12,7 @@ use crate::presence::{Presence, Resource, State};
 use crate::probe::avatar::{self, Part};
 use crate::probe::errand::Roster;
 use crate::probe::guests::Order;
-use crate::probe::inquiry::{Inquiry, Listed, Slot};
+use crate::probe::inquiry::{Inquiry, Listed, Slot, Sort};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
 use crate::probe::{Event, ns, roster};
 
@@ -210,6 +210,9 @@ impl Errands {
                 }
             }
             Topic::Slot(slot, ids) => {
+                if slot == Slot::Info {
+                    self.learn_accounts(&sent.to, outcome.as_ref().ok().and_then(Option::as_ref), now);
+                }
                 for id in ids {
                     let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
@@ -242,6 +245,13 @@ impl Errands {
                 }
             }
             Topic::Contacts => self.contacts = outcome.ok().flatten().map(|roster| roster::watched(&roster).collect()),
+        }
+    }
+
+    /// Where one has an account, all have. Servers and rooms never say so.
+    fn learn_accounts(&mut self, from: &BareJid, info: Option<&Element>, now: Instant) {
+        if from.node().is_some() && info.map(Sort::of) == Some(Sort::Account) {
+            self.facts.learn_accounts(from.domain().as_str(), self.clock.epoch_s(now));
         }
     }
 
@@ -281,28 +291,14 @@ fn software(payload: Element) -> ServerKind {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
+    use super::super::tests::{errands, jid, written};
     use super::*;
-    use crate::config;
-    use crate::probe::Why;
     use crate::probe::budget::Budget;
-    use crate::probe::facts::Facts;
     use crate::probe::inquiry::Reply;
-    use crate::probe::stanza::Sender;
-    use crate::probe::{Clock, ns};
+    use crate::probe::{Why, ns};
     use crate::viewers::{VIEWERS, Viewers};
-
-    fn jid(text: &str) -> BareJid {
-        BareJid::new(text).expect("a bare JID")
-    }
-
-    fn errands(now: Instant) -> Errands {
-        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
-        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
-        Errands::new(&identity, Sender { from: None }, Facts::default(), Clock { at: now, epoch_s: 0 })
-    }
 
     /// Whoever takes back his consent while a question about him waits for its turn: that may never come, and what was
     /// known of him is not to be told any longer.
@@ -314,8 +310,7 @@ mod tests {
         for id in 1..=6 {
             errands.ask(id, jid(&format!("u{id}@example.com")), Roster::Unwanted, now + Duration::from_secs(5));
         }
-        let mut said = String::new();
-        errands.write(&mut said, now);
+        let mut said = written(&mut errands, now);
         assert!(said.contains("u5@") && !said.contains("u6@"), "{said}");
         let from = Jid::new("u6@example.com").expect("a JID");
         errands.hear(Heard::Unsubscribed { from }, Address::Everybody, now, &mut said);

@@ -500,10 +500,15 @@ impl Errands {
         if self.spared.as_ref() != Some(jid) {
             out.push_str(&self.sender.probe(&jid.clone().into()));
         }
+        self.inquiries.entry(id).and_modify(Inquiry::put);
         self.write_queries(id, jid, out);
+        let is_told = self.inquiries.get(&id).is_some_and(|inquiry| inquiry.info.is_result());
+        if !is_told && !self.tells_all_by_probe(jid) {
+            self.write_info(id, jid, out);
+        }
     }
 
-    /// What goes with the probe.
+    /// What goes with every question about a person.
     fn write_queries(&mut self, id: u64, jid: &BareJid, out: &mut String) {
         if self.inquiries.get(&id).is_some_and(|inquiry| self.reads_roster(inquiry)) {
             self.query(jid.clone(), Query::Roster, Topic::Slot(Slot::Roster, vec![id]), out);
@@ -511,7 +516,20 @@ impl Errands {
         if jid.node().is_some() {
             self.query(jid.clone(), Query::Last, Topic::Slot(Slot::Last, vec![id]), out);
         }
+    }
+
+    fn write_info(&mut self, id: u64, jid: &BareJid, out: &mut String) {
         self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
+    }
+
+    /// COMPAT: for whoever is asked about by XEP-0030 Prosody sets up a publish-subscribe service, which takes it longer
+    /// than all else. There it says who is no person, and to the probe it says everything of those who have accounts: so
+    /// that is left out where they have. Never for one person only, so that nobody can be told from another. A gateway
+    /// below our own server may have rooms beside its people: that has to say itself that it is Prosody.
+    fn tells_all_by_probe(&self, jid: &BareJid) -> bool {
+        let server = self.facts.server(jid.domain().as_str());
+        let kind = self.configured.filter(|_| jid.domain() == self.home.domain()).or(server.kind);
+        jid.node().is_some() && kind == Some(ServerKind::Prosody) && server.has_accounts()
     }
 
     /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
@@ -519,8 +537,9 @@ impl Errands {
     /// for everybody, so that nobody can tell by the time whose request is out.
     fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
         self.pending.insert(id);
-        self.inquiries.entry(id).and_modify(|inquiry| inquiry.set_pending(true));
+        self.inquiries.entry(id).and_modify(Inquiry::put_without_probe);
         self.write_queries(id, jid, out);
+        self.write_info(id, jid, out);
     }
 
     /// Our request for consent is out, from before or in this session, and the server may be one that deletes it.
@@ -576,12 +595,9 @@ impl Errands {
     fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
         for id in self.pending.clone() {
             let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
-            inquiry.set_pending(false);
+            inquiry.release();
             // Whatever his word for it: he lets us see him.
             self.asked_back.remove(&inquiry.jid);
-            await_reply(inquiry, Slot::Ping);
-            // It is put once more, and until then nobody may wait for its answer.
-            inquiry.info = Reply::NotAsked;
             // The pong that is still out would belong to the first round. The roster is asked for once.
             self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
             self.pending.remove(&id);
@@ -715,4 +731,85 @@ fn await_reply(inquiry: &mut Inquiry, slot: Slot) {
 
 fn domain_of(jid: &BareJid) -> BareJid {
     BareJid::from_parts(None, jid.domain())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    pub(super) fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
+
+    /// Of a component that may be told which server it is at.
+    pub(super) fn errands_at(server: &str, facts: Facts, now: Instant) -> Errands {
+        let text = format!("[xmpp]\njid = presence.example.com\npassword = secret\nserver = {server}\n");
+        let identity = config::parse(&text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
+        Errands::new(&identity, Sender { from: None }, facts, Clock { at: now, epoch_s: 0 })
+    }
+
+    pub(super) fn errands(now: Instant) -> Errands {
+        errands_at("prosody", Facts::default(), now)
+    }
+
+    pub(super) fn written(errands: &mut Errands, now: Instant) -> String {
+        let mut said = String::new();
+        errands.write(&mut said, now);
+        said
+    }
+
+    /// What the address itself is asked, in the order of the stanzas.
+    fn asked(said: &str, address: &str) -> Vec<&'static str> {
+        let words = [("type='probe'", "probe"), ("jabber:iq:last", "last"), ("disco#info", "info")];
+        let stanzas = said.split("to='").filter(|stanza| stanza.starts_with(&format!("{address}'")));
+        stanzas
+            .filter_map(|stanza| words.iter().find(|(sign, _)| stanza.contains(sign)))
+            .map(|(_, word)| *word)
+            .collect()
+    }
+
+    /// Prosody's people are asked for no XEP-0030 once it is known that they are people; everybody there is asked the
+    /// same, but for those who may not be probed.
+    #[test]
+    fn what_everybody_is_asked() {
+        use ServerKind::{Ejabberd, Openfire, Other, Prosody};
+        const ALL: [&str; 3] = ["probe", "last", "info"];
+        const SPARED: [&str; 2] = ["probe", "last"];
+        const PENDING: [&str; 2] = ["last", "info"];
+        let now = Instant::now();
+        for (configured, told, accounts, address, people, pending) in [
+            ("auto", None, false, "example.com", &ALL[..], &PENDING[..]),
+            ("prosody", None, false, "example.com", &ALL, &PENDING),
+            ("auto", Some(Prosody), false, "example.com", &ALL, &PENDING),
+            ("prosody", None, true, "example.com", &SPARED, &PENDING),
+            ("auto", Some(Prosody), true, "example.com", &SPARED, &PENDING),
+            ("auto", Some(Prosody), true, "far.example", &SPARED, &PENDING),
+            // There may be rooms beside the people of a gateway.
+            ("prosody", None, true, "gateway.example.com", &ALL, &PENDING),
+            ("prosody", Some(Prosody), true, "people.example.com", &SPARED, &PENDING),
+            ("auto", None, true, "example.com", &ALL, &PENDING),
+            ("auto", Some(Ejabberd), true, "example.com", &ALL, &ALL),
+            ("auto", Some(Openfire), true, "example.com", &ALL, &ALL),
+            ("auto", Some(Other), true, "example.com", &ALL, &ALL),
+            ("ejabberd", Some(Prosody), true, "example.com", &ALL, &ALL),
+        ] {
+            let mut facts = Facts::default();
+            told.iter().for_each(|kind| facts.learn_kind(address, *kind, 0));
+            if accounts {
+                facts.learn_accounts(address, 0);
+            }
+            let mut errands = errands_at(configured, facts, now);
+            let until = now + Duration::from_secs(5);
+            errands.ask(1, jid(&format!("bob@{address}")), Roster::Unwanted, until);
+            errands.ask_pending(2, jid(&format!("carol@{address}")), Roster::Unwanted, until);
+            errands.ask(3, jid(address), Roster::Unwanted, until);
+            let said = written(&mut errands, now);
+            let asked = ["bob@", "carol@", ""].map(|name| asked(&said, &format!("{name}{address}")));
+            let expected = [people, pending, &["probe", "info"]];
+            assert_eq!(asked, expected, "{configured} {told:?} {accounts} {address}: {said}");
+        }
+    }
 }
