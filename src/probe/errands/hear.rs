@@ -163,6 +163,48 @@ impl Errands {
         self.watch.end(jid);
     }
 
+    /// Puts questions again that may be asked by a probe after all.
+    pub(super) fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
+        for id in self.pending.clone() {
+            let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
+            inquiry.release();
+            // Whatever his word for it: he lets us see him.
+            self.asked_back.remove(&inquiry.jid);
+            // The pong that is still out would belong to the first round. The roster is asked for once.
+            self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
+            self.pending.remove(&id);
+            self.fresh.push(id);
+        }
+    }
+
+    /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
+    pub(super) fn grants_rosters(&mut self, domain: &str, roster: bool) {
+        self.facts.server_mut(domain).roster = roster;
+        if !roster {
+            self.granted.remove(domain);
+            return;
+        }
+        self.granted.insert(domain.to_owned());
+        // What is out already went without, since nobody knew.
+        let is_wanting = |id: &u64, inquiry: &Inquiry| {
+            let is_out = inquiry.jid.domain().as_str() == domain && !self.fresh.contains(id);
+            is_out && inquiry.viewers == Roster::Wanted && self.reads_roster(inquiry)
+        };
+        let wanting = self.inquiries.iter().filter(|(id, inquiry)| is_wanting(id, inquiry));
+        let mut wanting: Vec<_> = wanting.map(|(id, inquiry)| (*id, inquiry.jid.clone())).collect();
+        wanting.sort_by_key(|(id, _)| *id);
+        for (id, jid) in wanting {
+            self.send(jid, Query::Roster, Topic::Slot(Slot::Roster, vec![id]));
+        }
+    }
+
+    /// A roster that was not read although an earlier session was told that it may be.
+    pub(super) fn may_not_read_rosters(&mut self, domain: &str) {
+        if !self.granted.contains(domain) && self.facts.server(domain).roster {
+            self.facts.server_mut(domain).roster = false;
+        }
+    }
+
     /// Whose roster comes in where this is an answer that brings one, to be kept or not.
     pub fn owner_of_roster(&self, iq: &Element) -> Option<BareJid> {
         let id = iq.attr("id").filter(|_| iq.is("iq", ns::CLIENT))?;
