@@ -54,6 +54,8 @@ pub struct Server {
     pub roster: bool,
     /// It left a ping unanswered, and has answered none since.
     pub mute: bool,
+    /// When it said of somebody that he has an account there (XEP-0030), in seconds since 1970.
+    accounts_at_s: Option<u64>,
 }
 
 /// The form in which facts are written down. Times are seconds since 1970.
@@ -95,6 +97,13 @@ impl Seen<'_> {
 impl Serialize for Seen<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.consents.iter().map(|(jid, at)| (jid, self.at_s(*at))))
+    }
+}
+
+impl Server {
+    /// Whoever is asked about there has an account, or is nobody: people and rooms do not share a domain.
+    pub fn has_accounts(&self) -> bool {
+        self.accounts_at_s.is_some()
     }
 }
 
@@ -146,12 +155,18 @@ impl Facts {
         server.wants_presence &= !matches!(kind, ServerKind::Prosody | ServerKind::Ejabberd);
     }
 
+    /// Somebody of this domain has an account there.
+    pub fn learn_accounts(&mut self, domain: &str, epoch_s: u64) {
+        self.server_mut(domain).accounts_at_s.get_or_insert(epoch_s);
+    }
+
     /// Another server may have taken the place of one that was asked long ago: it is asked again. To be called between
     /// questions only, since a question waits for what it asked itself.
     pub fn doubt_old_kinds(&mut self, epoch_s: u64) {
-        let is_new = |server: &Server| epoch_s.checked_sub(server.kind_at_s).is_some_and(|age_s| age_s < KIND_S);
+        let is_new = |at_s: u64| epoch_s.checked_sub(at_s).is_some_and(|age_s| age_s < KIND_S);
         for server in self.servers.values_mut() {
-            server.kind = server.kind.filter(|_| is_new(server));
+            server.kind = server.kind.filter(|_| is_new(server.kind_at_s));
+            server.accounts_at_s = server.accounts_at_s.filter(|at_s| is_new(*at_s));
         }
     }
 
@@ -262,6 +277,7 @@ mod tests {
         let (mut facts, now) = (Facts::default(), Instant::now());
         let bob = BareJid::new("bob@example.com").expect("a bare JID");
         facts.learn_kind("example.com", ServerKind::Ejabberd, 1_000_000);
+        facts.learn_accounts("example.com", 1_000_000);
         facts.learn_consent(&bob, now);
         let text = facts.write(now + Duration::from_secs(60), 1_000_060);
         let later = Instant::now() + CONSENT;
@@ -337,6 +353,23 @@ mod tests {
         let mut other = Facts::read(&facts.write(now, 1_000_000), now, 1_000_000);
         assert!(!other.is_time_to_collect(now + COLLECT - Duration::from_secs(1)));
         assert!(other.is_time_to_collect(now + COLLECT) && !other.is_time_to_collect(now + COLLECT));
+    }
+
+    #[test]
+    fn that_people_have_accounts_must_be_said_anew_every_day_and_older_files_do_not_tell() {
+        let (mut facts, now) = (Facts::default(), Instant::now());
+        facts.learn_accounts("example.com", 1_000_000);
+        // What is said again on the same day adds nothing, and nothing is written for it.
+        let written = facts.write(now, 0);
+        facts.learn_accounts("example.com", 1_000_001);
+        assert_eq!(facts.write(now, 0), written);
+        for (epoch_s, known) in [(1_000_000 + KIND_S - 1, true), (1_000_000 + KIND_S, false)] {
+            facts.doubt_old_kinds(epoch_s);
+            assert_eq!(facts.server("example.com").has_accounts(), known, "{epoch_s}");
+        }
+        let older = written.replace(r#","accounts_at_s":1000000"#, "");
+        assert_ne!(older, written);
+        assert_eq!(Facts::read(&older, now, 0).server("example.com"), Server::default());
     }
 
     #[test]

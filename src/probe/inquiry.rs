@@ -81,6 +81,18 @@ pub enum Sort {
     Unclear,
 }
 
+impl Sort {
+    /// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
+    pub fn of(payload: &Element) -> Sort {
+        let identities = payload.children().filter(|child| child.is("identity", ns::DISCO_INFO));
+        match identities.filter_map(|identity| identity.attr("category")).collect::<Vec<_>>().as_slice() {
+            [] => Sort::Unclear,
+            categories if categories.contains(&"account") => Sort::Account,
+            _ => Sort::Service,
+        }
+    }
+}
+
 /// Which of the IQs sent along with the probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
@@ -118,6 +130,17 @@ pub struct Circumstances {
     pub epoch_s: u64,
 }
 
+/// What was written for a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Nothing yet, or nothing that counts.
+    Unasked,
+    /// All that it needs.
+    Out,
+    /// Nothing: it goes with another one.
+    Follows,
+}
+
 /// A question under way.
 #[derive(Clone, Debug)]
 pub struct Inquiry {
@@ -128,8 +151,7 @@ pub struct Inquiry {
     own_host: bool,
     /// The answer must be out by then.
     until: Instant,
-    /// It goes with another one, and nothing was written for it.
-    follows: bool,
+    course: Course,
     resources: Vec<Resource>,
     /// What came for our identity and not for this session.
     pushed: Vec<Resource>,
@@ -158,7 +180,7 @@ impl Inquiry {
             viewers,
             own_host,
             until,
-            follows: false,
+            course: Course::Unasked,
             resources: Vec::new(),
             pushed: Vec::new(),
             offline: None,
@@ -184,13 +206,32 @@ impl Inquiry {
 
     /// The same question, which is out for `other` already: what has come for that one has come for this one.
     pub fn follow(&mut self, other: &Inquiry) {
-        *self = Inquiry { until: self.until, follows: true, ..other.clone() };
+        *self = Inquiry { until: self.until, course: Course::Follows, ..other.clone() };
+    }
+
+    /// It is written now.
+    pub fn put(&mut self) {
+        self.course = Course::Out;
+    }
+
+    /// It is written now, but for the probe.
+    pub fn put_without_probe(&mut self) {
+        (self.course, self.pending) = (Course::Out, true);
+    }
+
+    /// He may be probed after all, and it is to be put once more: until then it has no answer, and nobody may wait for one.
+    /// What he is has been said, or is still to be asked.
+    pub fn release(&mut self) {
+        (self.course, self.pending, self.ping) = (Course::Unasked, false, Reply::Awaited);
+        if !self.info.is_result() {
+            self.info = Reply::NotAsked;
+        }
     }
 
     /// It was put for itself, and whoever asks the same may wait for its answer. Not for that of one who waits himself:
     /// what was lost on its way would never be asked again.
     pub fn is_out(&self) -> bool {
-        self.info != Reply::NotAsked && !self.pending && !self.follows
+        self.course == Course::Out && !self.pending
     }
 
     /// What it asks: who agrees in that asks the same.
@@ -255,11 +296,6 @@ impl Inquiry {
         if name.is_empty() || self.resources.len() < before {
             self.offline = Some(presence);
         }
-    }
-
-    /// Whether the question went out without a probe.
-    pub fn set_pending(&mut self, pending: bool) {
-        self.pending = pending;
     }
 
     /// Only a person has a roster to refuse by; many a component says this to everybody.
@@ -334,7 +370,7 @@ impl Inquiry {
             Slot::Ping => self.ping.take(outcome.map(drop)),
             Slot::Home => self.home.take(outcome.map(drop)),
             Slot::Last => self.last.take(outcome.map(last)),
-            Slot::Info => self.info.take(outcome.map(|payload| payload.map_or(Sort::Unclear, sort))),
+            Slot::Info => self.info.take(outcome.map(|payload| payload.map_or(Sort::Unclear, Sort::of))),
             // See `listed`: whoever knows who we are reads it.
             Slot::Roster => {}
         }
@@ -558,16 +594,6 @@ fn last(payload: Option<&Element>) -> Last {
     Last { seconds, text: payload.map(Element::text).unwrap_or_default() }
 }
 
-/// COMPAT: a room is asked about like a person, since its address looks like one; its identity tells.
-fn sort(payload: &Element) -> Sort {
-    let identities = payload.children().filter(|child| child.is("identity", ns::DISCO_INFO));
-    match identities.filter_map(|identity| identity.attr("category")).collect::<Vec<_>>().as_slice() {
-        [] => Sort::Unclear,
-        categories if categories.contains(&"account") => Sort::Account,
-        _ => Sort::Service,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -589,6 +615,8 @@ mod tests {
         NoLast(Condition),
         Info(&'static str),
         NoInfo(Condition),
+        /// XEP-0030 was not asked for.
+        Uninformed,
         Roster(bool),
     }
     use Came::*;
@@ -632,6 +660,7 @@ mod tests {
                 NoLast(condition) => inquiry.reply(Slot::Last, Err(condition), now),
                 Info(category) => inquiry.reply(Slot::Info, Ok(Some(&info(category))), now),
                 NoInfo(condition) => inquiry.reply(Slot::Info, Err(condition), now),
+                Uninformed => inquiry.info = Reply::NotAsked,
                 Roster(lets_us_see) => {
                     inquiry.roster = Reply::Awaited;
                     let lets_us_see = Some(lets_us_see);
@@ -720,6 +749,35 @@ mod tests {
         ] {
             let outcome = judge("bob@example.com", Some(kind), false, &evidence);
             assert_eq!(outcome, Ok((state, text.into(), after_ms)), "{kind:?} {evidence:?}");
+        }
+    }
+
+    /// What it says to XEP-0030 changes nothing about people there, nor when the answer is ready.
+    #[test]
+    fn prosody_tells_the_same_of_people_without_xep_0030() {
+        let (no, nothing) = (NoLast(Condition::Forbidden), NoLast(Condition::Other));
+        let rows = [
+            (vec![Here("r", State::Away), nothing.clone(), Pong], Info("account")),
+            (vec![Here("r", State::Away), Last("brb"), Pong], Info("account")),
+            (vec![Here("r", State::Away), Gone("r", "bye"), Pong], Info("account")),
+            (vec![Gone("", ""), Last("bye"), Pong], Info("account")),
+            (vec![Gone("", "gone"), nothing.clone(), Pong], Info("account")),
+            (vec![Gone("", ""), nothing.clone()], Info("account")),
+            (vec![no, Pong], NoInfo(Condition::Other)),
+            (vec![nothing.clone(), Pong], NoInfo(Condition::Other)),
+            (vec![nothing.clone(), Pong], NoInfo(Condition::NotFound)),
+            (vec![nothing.clone(), NoPong(Condition::Other)], NoInfo(Condition::Other)),
+            (vec![nothing, Roster(true), Pong], NoInfo(Condition::Other)),
+            (vec![Unsubscribed], NoInfo(Condition::Other)),
+            (vec![Error(Condition::Unreachable)], NoInfo(Condition::Unreachable)),
+            (vec![NoPong(Condition::Unreachable)], NoInfo(Condition::Unreachable)),
+        ];
+        for ((rest, info), consented) in rows.iter().flat_map(|row| [(row, false), (row, true)]) {
+            let [asked, unasked] = [info, &Uninformed].map(|first| {
+                let evidence = [std::slice::from_ref(first), rest].concat();
+                judge("bob@example.com", Some(ServerKind::Prosody), consented, &evidence)
+            });
+            assert_eq!(asked, unasked, "{rest:?} {consented}");
         }
     }
 
@@ -919,7 +977,7 @@ mod tests {
     fn a_receipt_for_our_request_is_nobody_offline() {
         let now = Instant::now();
         let mut inquiry = Inquiry::new(bob(), super::Roster::Unwanted, false, now + PATIENCE);
-        inquiry.set_pending(true);
+        inquiry.put_without_probe();
         (inquiry.ping, inquiry.info) = (Reply::Awaited, Reply::Awaited);
         inquiry.unavailable("", Presence::bare(State::Offline), now);
         inquiry.reply(Slot::Info, Err(Condition::Other), now);

@@ -16,7 +16,8 @@ use crate::rig::xmpp::{DOMAIN, Identity, Kind, Privilege, Release, Xmpp};
 use crate::rig::{ejabberd, eventually, prosody};
 use crate::world::patient;
 
-/// Names of one length: somebody who has not consented, nobody, and who is asked first so that the server is known.
+/// Names of one length: somebody who has not consented, nobody, and who has, and is asked first so that the server is
+/// known.
 const STRANGER: &str = "stranger";
 const NOBODY: &str = "nobodyxx";
 const FIRST: &str = "firstone";
@@ -126,12 +127,16 @@ struct Trace {
 impl Trace {
     fn of(Passage { said, begun, ended, .. }: Passage, identity: Identity, name: &str) -> Trace {
         let said = match identity {
-            Identity::Component(_) => impersonal(&String::from_utf8_lossy(&said), &identity.jid(), name),
+            Identity::Component(_) => unnumbered(&impersonal(&String::from_utf8_lossy(&said), &identity.jid(), name)),
             Identity::Account(_) => format!("{} bytes", length(&said)),
         };
         Trace { said, time: ended - begun }
     }
 }
+
+const IQ: &str = " id='q";
+const LAST: &str = "<query xmlns='jabber:iq:last'/></iq>";
+const INFO: &str = "<query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
 
 /// Of TLS 1.3 (RFC 8446, 5.1): the type of its first record, and of those that are encrypted; there what each of them
 /// adds to what is said, and the length of one that holds an alert.
@@ -163,6 +168,13 @@ fn impersonal(said: &str, jid: &str, name: &str) -> String {
         Some((front, rest)) => format!("{front}<handshake>PROOF<{rest}"),
         None => said,
     }
+}
+
+/// Without the numbers of IQs, which count what was asked before.
+fn unnumbered(said: &str) -> String {
+    let mut parts = said.split(IQ);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |said, part| said + IQ + part.trim_start_matches(|c: char| c.is_ascii_digit()))
 }
 
 /// One installation behind the recorder.
@@ -224,11 +236,14 @@ fn is_mute(server: &Xmpp, identity: Identity) -> bool {
 }
 
 /// First contact, where nothing is known of the server, and every later one. Whoever has been asked for his consent is
-/// asked about as everybody is; only Prosody, or who may be one, must not see the probe.
-fn all_are_alike(server: &Xmpp, identity: Identity) {
+/// asked about as everybody is; only Prosody, or who may be one, must not see the probe, and Prosody is asked in its place
+/// what it tells those alone who have consent.
+fn all_are_alike(server: &Xmpp, users: &Users, identity: Identity) {
     let [somebody, nobody] = [STRANGER, NOBODY].map(|name| Way::to(server, identity).ask(name).0);
     assert_eq!(somebody.said, nobody.said, "{identity:?}, at first contact");
     let way = Way::to(server, identity);
+    way.request(server, FIRST);
+    users.granted(&format!("{FIRST}/home"), &identity.jid());
     way.ask(FIRST);
     way.request(server, PENDING);
     let mut times = [const { Vec::new() }; 3];
@@ -251,20 +266,26 @@ fn all_are_alike(server: &Xmpp, identity: Identity) {
 
 /// What is said of nobody, as it is where a probe is not to be sent.
 fn spared(server: &Xmpp, identity: Identity, nobody: &str) -> String {
-    let is_spared = server.kind == Kind::Prosody || is_mute(server, identity);
-    let rest = match identity {
+    let is_prosody = server.kind == Kind::Prosody;
+    if !is_prosody && !is_mute(server, identity) {
+        return nobody.to_owned();
+    }
+    match identity {
         Identity::Component(_) => {
-            let probe = format!("<presence from='{}/RESOURCE' to='NAME@{DOMAIN}' type='probe'/>", identity.jid());
-            assert!(nobody.contains(&probe), "{nobody}");
-            nobody.replace(&probe, "")
+            let us = format!("from='{}/RESOURCE'", identity.jid());
+            let probe = format!("<presence {us} to='NAME@{DOMAIN}' type='probe'/>");
+            let info = format!("<iq {us}{IQ}' to='NAME@{DOMAIN}' type='get'>{INFO}");
+            assert!(nobody.contains(&probe) && nobody.contains(&info) != is_prosody, "{nobody}");
+            let rest = nobody.replace(&probe, "");
+            if is_prosody { rest.replace(LAST, &(LAST.to_owned() + &info)) } else { rest }
         }
         Identity::Account(_) => {
-            let probe = format!("<presence to='{NOBODY}@{DOMAIN}' type='probe'/>");
+            let probe = format!("<presence to='{NOBODY}@{DOMAIN}' type='probe'/>").len();
+            let info = format!("<iq{IQ}1' to='{NOBODY}@{DOMAIN}' type='get'>{INFO}").len();
             let length = nobody.strip_suffix(" bytes").and_then(|length| length.parse::<usize>().ok());
-            format!("{} bytes", length.expect("a length") - probe.len())
+            format!("{} bytes", length.expect("a length") + if is_prosody { info } else { 0 } - probe)
         }
-    };
-    if is_spared { rest } else { nobody.to_owned() }
+    }
 }
 
 fn middle(mut times: Vec<Duration>) -> Duration {
@@ -276,16 +297,17 @@ fn middle(mut times: Vec<Duration>) -> Duration {
 fn check(server: &Xmpp) {
     let users = people(server);
     for identity in [Identity::Component(1), Identity::Account(0)] {
-        all_are_alike(server, identity);
+        all_are_alike(server, &users, identity);
     }
     drop(users);
 }
 
 fn people(server: &Xmpp) -> Users {
     let users = Users::of(server);
-    for user in [STRANGER, PENDING, "webstatus0"] {
+    for user in [FIRST, STRANGER, PENDING, "webstatus0"] {
         server.register(user);
     }
+    users.login(&format!("{FIRST}/home"), Shown::default());
     for user in [STRANGER, PENDING] {
         users.login_unasked(&format!("{user}/home"), Shown::default());
     }
@@ -298,7 +320,7 @@ fn people(server: &Xmpp) -> Users {
 fn check_granted(server: &Xmpp) {
     let users = people(server);
     let identity = GRANTED.to;
-    all_are_alike(server, identity);
+    all_are_alike(server, &users, identity);
     for user in [ALICE, "bob"] {
         server.register(user);
         users.login(&format!("{user}/home"), Shown::default());

@@ -125,6 +125,7 @@ impl Replay {
                 ("login", _) => {}
                 ("consent", jid) => facts.learn_consent(&bare(jid), now),
                 (domain, "roster") => facts.server_mut(domain).roster = true,
+                (domain, "accounts") => facts.learn_accounts(domain, EPOCH_S),
                 (domain, "wants-presence") => facts.server_mut(domain).wants_presence = true,
                 (domain, kind) => facts.learn_kind(domain, server(kind).expect("a kind of server"), EPOCH_S),
             }

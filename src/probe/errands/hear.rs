@@ -12,7 +12,7 @@ use crate::presence::{Presence, Resource, State};
 use crate::probe::avatar::{self, Part};
 use crate::probe::errand::Roster;
 use crate::probe::guests::Order;
-use crate::probe::inquiry::{Inquiry, Listed, Slot};
+use crate::probe::inquiry::{Inquiry, Listed, Slot, Sort};
 use crate::probe::stanza::{Condition, Heard, INITIAL_PRESENCE, Query};
 use crate::probe::{Event, ns, roster};
 
@@ -163,6 +163,48 @@ impl Errands {
         self.watch.end(jid);
     }
 
+    /// Puts questions again that may be asked by a probe after all.
+    pub(super) fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
+        for id in self.pending.clone() {
+            let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
+            inquiry.release();
+            // Whatever his word for it: he lets us see him.
+            self.asked_back.remove(&inquiry.jid);
+            // The pong that is still out would belong to the first round. The roster is asked for once.
+            self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
+            self.pending.remove(&id);
+            self.fresh.push(id);
+        }
+    }
+
+    /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
+    pub(super) fn grants_rosters(&mut self, domain: &str, roster: bool) {
+        self.facts.server_mut(domain).roster = roster;
+        if !roster {
+            self.granted.remove(domain);
+            return;
+        }
+        self.granted.insert(domain.to_owned());
+        // What is out already went without, since nobody knew.
+        let is_wanting = |id: &u64, inquiry: &Inquiry| {
+            let is_out = inquiry.jid.domain().as_str() == domain && !self.fresh.contains(id);
+            is_out && inquiry.viewers == Roster::Wanted && self.reads_roster(inquiry)
+        };
+        let wanting = self.inquiries.iter().filter(|(id, inquiry)| is_wanting(id, inquiry));
+        let mut wanting: Vec<_> = wanting.map(|(id, inquiry)| (*id, inquiry.jid.clone())).collect();
+        wanting.sort_by_key(|(id, _)| *id);
+        for (id, jid) in wanting {
+            self.send(jid, Query::Roster, Topic::Slot(Slot::Roster, vec![id]));
+        }
+    }
+
+    /// A roster that was not read although an earlier session was told that it may be.
+    pub(super) fn may_not_read_rosters(&mut self, domain: &str) {
+        if !self.granted.contains(domain) && self.facts.server(domain).roster {
+            self.facts.server_mut(domain).roster = false;
+        }
+    }
+
     /// Whose roster comes in where this is an answer that brings one, to be kept or not.
     pub fn owner_of_roster(&self, iq: &Element) -> Option<BareJid> {
         let id = iq.attr("id").filter(|_| iq.is("iq", ns::CLIENT))?;
@@ -210,6 +252,9 @@ impl Errands {
                 }
             }
             Topic::Slot(slot, ids) => {
+                if slot == Slot::Info {
+                    self.learn_accounts(&sent.to, outcome.as_ref().ok().and_then(Option::as_ref), now);
+                }
                 for id in ids {
                     let outcome = outcome.as_ref().map(Option::as_ref).map_err(|condition| *condition);
                     self.inquiries.entry(id).and_modify(|inquiry| inquiry.reply(slot, outcome, now));
@@ -242,6 +287,13 @@ impl Errands {
                 }
             }
             Topic::Contacts => self.contacts = outcome.ok().flatten().map(|roster| roster::watched(&roster).collect()),
+        }
+    }
+
+    /// Where one has an account, all have. Servers and rooms never say so.
+    fn learn_accounts(&mut self, from: &BareJid, info: Option<&Element>, now: Instant) {
+        if from.node().is_some() && info.map(Sort::of) == Some(Sort::Account) {
+            self.facts.learn_accounts(from.domain().as_str(), self.clock.epoch_s(now));
         }
     }
 
@@ -281,28 +333,14 @@ fn software(payload: Element) -> ServerKind {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
+    use super::super::tests::{errands, jid, written};
     use super::*;
-    use crate::config;
-    use crate::probe::Why;
     use crate::probe::budget::Budget;
-    use crate::probe::facts::Facts;
     use crate::probe::inquiry::Reply;
-    use crate::probe::stanza::Sender;
-    use crate::probe::{Clock, ns};
+    use crate::probe::{Why, ns};
     use crate::viewers::{VIEWERS, Viewers};
-
-    fn jid(text: &str) -> BareJid {
-        BareJid::new(text).expect("a bare JID")
-    }
-
-    fn errands(now: Instant) -> Errands {
-        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
-        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
-        Errands::new(&identity, Sender { from: None }, Facts::default(), Clock { at: now, epoch_s: 0 })
-    }
 
     /// Whoever takes back his consent while a question about him waits for its turn: that may never come, and what was
     /// known of him is not to be told any longer.
@@ -314,8 +352,7 @@ mod tests {
         for id in 1..=6 {
             errands.ask(id, jid(&format!("u{id}@example.com")), Roster::Unwanted, now + Duration::from_secs(5));
         }
-        let mut said = String::new();
-        errands.write(&mut said, now);
+        let mut said = written(&mut errands, now);
         assert!(said.contains("u5@") && !said.contains("u6@"), "{said}");
         let from = Jid::new("u6@example.com").expect("a JID");
         errands.hear(Heard::Unsubscribed { from }, Address::Everybody, now, &mut said);

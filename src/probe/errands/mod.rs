@@ -1,12 +1,14 @@
 //! The questions of a session: written as stanzas, matched with what comes in, judged. A batch of questions is one
 //! write: the probes first, the pings last, since on ordered servers a pong means that everything before it came.
-//! Here is what goes out; `spare` sees to it that no more does than must, `hear` takes what comes in, `judge` decides when
-//! a question is answered.
+//! Here is what a session is to find out; `write` puts it into stanzas, `spare` sees to it that no more go out than must,
+//! `hear` takes what comes in, `judge` decides when a question is answered.
 
 mod echo;
 mod hear;
 mod judge;
 mod spare;
+mod topic;
+mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -17,17 +19,18 @@ use xmpp_parsers::minidom::Element;
 
 use echo::Echo;
 pub use hear::Address;
-use spare::{Spare, Turn};
+use spare::Spare;
+use topic::{Sent, Topic};
 
-use super::avatar::{self, AVATAR_BYTES, AVATAR_STANZA_LIMIT, Avatars, Part};
+use super::avatar::{self, AVATAR_BYTES, Avatars, Part};
 use super::errand::Roster;
 use super::facts::Facts;
 use super::guests::Guests;
-use super::inquiry::{Inquiry, Reply, Slot};
+use super::inquiry::{Inquiry, Reply};
 use super::own::{Clients, Own};
 use super::requests::{Requests, Wish};
 use super::standing::{Standing, Times};
-use super::stanza::{Condition, INITIAL_PRESENCE, Query, Sender, WELCOMING_PRESENCE};
+use super::stanza::{Query, Sender, WELCOMING_PRESENCE};
 use super::stream::STANZA_LIMIT;
 use super::watch::{Changes, Watch};
 use super::{Clock, Event};
@@ -37,12 +40,8 @@ use crate::viewers::Viewers;
 
 /// Bytes that each question may bring in.
 pub const QUESTION_BYTES: usize = 64 * 1024;
-/// Bytes of a stanza while a roster is awaited. What is longer is passed over.
-pub const ROSTER_STANZA_LIMIT: usize = 2 * 1024 * 1024;
 /// Bytes of the rosters whose questions are still open. What comes beyond it is not read.
 const ROSTERS_BYTES: usize = 16 * 1024 * 1024;
-/// Rosters that may still come when their questions are over.
-const LATE_ROSTERS: usize = 256;
 
 /// What people read who are asked for their consent: who will see what.
 fn request(visibility: Visibility) -> &'static str {
@@ -57,40 +56,8 @@ fn request(visibility: Visibility) -> &'static str {
     }
 }
 
-/// How long a server that has let us read rosters before may take to say so again.
-const GRANTING: Duration = Duration::from_millis(500);
-
 /// How long a server may take to hand over what has waited for an account: requests, and what people wrote to it.
 const HANDING_OVER: Duration = Duration::from_secs(1);
-
-/// An IQ of ours that is out.
-struct Sent {
-    to: BareJid,
-    topic: Topic,
-}
-
-enum Topic {
-    /// Part of these inquiries.
-    Slot(Slot, Vec<u64>),
-    /// Which software the domain runs.
-    Version,
-    /// The end of this request for consent.
-    Request(u64),
-    /// Which clients of our own account are connected.
-    Items(u64),
-    /// Who may see our own account.
-    OwnRoster(u64),
-    /// The end of the question about ourselves.
-    Own(u64),
-    /// An account's own contacts.
-    Contacts,
-    /// The time of our own server.
-    Time(u64),
-    /// Of a picture that is fetched.
-    Picture(Part, u64),
-    /// Whether the server of people who are watched is there.
-    Knock,
-}
 
 /// All that one session has to find out.
 pub struct Errands {
@@ -384,261 +351,6 @@ impl Errands {
         std::mem::take(&mut self.events)
     }
 
-    /// Writes everything that was put since the last call.
-    pub fn write(&mut self, out: &mut String, now: Instant) {
-        if self.asks_ourselves(out, now) || self.awaits_grant(now) {
-            return;
-        }
-        if self.facts.server(self.home.as_str()).wants_presence {
-            self.collect(now);
-            self.appear(INITIAL_PRESENCE);
-        }
-        self.appear_where_nobody_heeds(now);
-        self.ask_for_contacts(now);
-        out.push_str(&std::mem::take(&mut self.unsent));
-        self.times.sent(now);
-        let fresh = self.fresh_and_reachable(now);
-        let fresh = self.not_to_be_spared(fresh, now);
-        if !fresh.is_empty() {
-            self.write_batch(fresh, out, now);
-        }
-        out.push_str(&std::mem::take(&mut self.unsent));
-    }
-
-    fn write_batch(&mut self, batch: Vec<u64>, out: &mut String, now: Instant) {
-        let mut domains: Vec<(BareJid, Vec<u64>)> = Vec::new();
-        let mut abroad = Vec::new();
-        for (id, turn) in self.turns(batch, now) {
-            let Some(jid) = self.inquiries.get(&id).map(|inquiry| inquiry.jid.clone()) else { continue };
-            match turn {
-                Turn::Behind(leader) => {
-                    self.follow(id, leader);
-                    continue;
-                }
-                Turn::With(leader) => self.follow(id, leader),
-                Turn::Own if self.is_pending(id, &jid) => self.write_pending(id, &jid, out),
-                Turn::Own => {
-                    self.pending.remove(&id);
-                    self.write_probe(id, &jid, out);
-                }
-            }
-            let domain = domain_of(&jid);
-            if domain != self.home {
-                abroad.push(id);
-            }
-            match domains.iter_mut().find(|(known, _)| *known == domain) {
-                Some((_, ids)) => ids.push(id),
-                None => domains.push((domain, vec![id])),
-            }
-        }
-        if domains.is_empty() {
-            return;
-        }
-        // Whether an account's questions go out at all is up to its own server.
-        if self.spared.is_some() {
-            self.ask_version(self.home.clone(), out);
-        }
-        for (domain, ids) in domains {
-            self.write_domain(domain, ids, out);
-        }
-        if !abroad.is_empty() {
-            self.query(self.home.clone(), Query::Ping, Topic::Slot(Slot::Home, abroad), out);
-        }
-    }
-
-    /// True as long as nobody else is to be asked.
-    fn asks_ourselves(&mut self, out: &mut String, now: Instant) -> bool {
-        self.echo.take_if(|echo| echo.is_over(now));
-        let names = self.echo.as_mut().map(|echo| echo.round(now));
-        names.iter().flatten().for_each(|name| out.push_str(&self.sender.echo(name)));
-        self.echo.is_some()
-    }
-
-    /// COMPAT: ejabberd lets a component read rosters a moment after its handshake, and says so then. What comes earlier
-    /// is refused, and one ejabberd drops every IQ until then. So nothing goes out before, where the grant is known.
-    fn awaits_grant(&mut self, now: Instant) -> bool {
-        let home = self.home.to_string();
-        let is_told = self.granted.contains(&home) || self.kind(&home) == Some(ServerKind::Prosody);
-        if is_told || self.sender.from.is_none() || !self.facts.server(&home).roster {
-            self.granting_until = None;
-            return false;
-        }
-        let is_over = *self.granting_until.get_or_insert(now + GRANTING) <= now;
-        if is_over {
-            self.granting_until = None;
-            self.may_not_read_rosters(&home);
-        }
-        !is_over
-    }
-
-    /// Where silence means nothing by itself, the account's own roster tells who lets us see him.
-    fn ask_for_contacts(&mut self, now: Instant) {
-        let kind = self.kind(self.home.as_str());
-        let telling = matches!(kind, Some(ServerKind::Prosody | ServerKind::Ejabberd));
-        let is_readable = !self.facts.is_unreadable(&self.us, now);
-        if self.appeared && !telling && is_readable && !std::mem::replace(&mut self.contacts_awaited, true) {
-            self.send(self.us.clone(), Query::Roster, Topic::Contacts);
-        }
-    }
-
-    /// What is to be written now. A server that could not be reached a moment ago is not asked again.
-    fn fresh_and_reachable(&mut self, now: Instant) -> Vec<u64> {
-        let (facts, inquiries) = (&self.facts, &mut self.inquiries);
-        let mut fresh = std::mem::take(&mut self.fresh);
-        fresh.retain(|id| {
-            let Some(inquiry) = inquiries.get_mut(id) else { return false };
-            let gone = facts.is_unreachable(inquiry.jid.domain().as_str(), now);
-            if gone {
-                inquiry.presence_error(Condition::Unreachable, now);
-            }
-            !gone
-        });
-        fresh
-    }
-
-    fn write_probe(&mut self, id: u64, jid: &BareJid, out: &mut String) {
-        if self.spared.as_ref() != Some(jid) {
-            out.push_str(&self.sender.probe(&jid.clone().into()));
-        }
-        self.write_queries(id, jid, out);
-    }
-
-    /// What goes with the probe.
-    fn write_queries(&mut self, id: u64, jid: &BareJid, out: &mut String) {
-        if self.inquiries.get(&id).is_some_and(|inquiry| self.reads_roster(inquiry)) {
-            self.query(jid.clone(), Query::Roster, Topic::Slot(Slot::Roster, vec![id]), out);
-        }
-        if jid.node().is_some() {
-            self.query(jid.clone(), Query::Last, Topic::Slot(Slot::Last, vec![id]), out);
-        }
-        self.query(jid.clone(), Query::Info, Topic::Slot(Slot::Info, vec![id]), out);
-    }
-
-    /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
-    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes. All else is as
-    /// for everybody, so that nobody can tell by the time whose request is out.
-    fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
-        self.pending.insert(id);
-        self.inquiries.entry(id).and_modify(|inquiry| inquiry.set_pending(true));
-        self.write_queries(id, jid, out);
-    }
-
-    /// Our request for consent is out, from before or in this session, and the server may be one that deletes it.
-    fn is_pending(&self, id: u64, jid: &BareJid) -> bool {
-        let asked = self.pending.contains(&id) || self.is_asked(jid);
-        asked && matches!(self.kind(jid.domain().as_str()), None | Some(ServerKind::Prosody))
-    }
-
-    fn is_asked(&self, jid: &BareJid) -> bool {
-        self.requests.is_out(jid) || self.asked_back.contains(jid)
-    }
-
-    /// XEP-0356 was granted there, and the roster is wanted for others or tells more than the server's silence does.
-    /// Prosody's grants hold from the handshake on, so that an earlier session's word will do.
-    fn reads_roster(&self, inquiry: &Inquiry) -> bool {
-        let domain = inquiry.jid.domain().as_str();
-        let is_prosody = self.kind(domain) == Some(ServerKind::Prosody);
-        let is_needed = inquiry.viewers == Roster::Wanted || !is_prosody;
-        let is_granted = self.granted.contains(domain) || is_prosody && self.facts.server(domain).roster;
-        let may_ask = inquiry.roster == Reply::NotAsked && !inquiry.is_unreadable();
-        inquiry.is_person() && self.spared.is_none() && is_needed && is_granted && may_ask
-    }
-
-    /// Only the server itself can grant it: rosters are its own. It says so in every session, behind the handshake.
-    fn grants_rosters(&mut self, domain: &str, roster: bool) {
-        self.facts.server_mut(domain).roster = roster;
-        if !roster {
-            self.granted.remove(domain);
-            return;
-        }
-        self.granted.insert(domain.to_owned());
-        // What is out already went without, since nobody knew.
-        let is_wanting = |id: &u64, inquiry: &Inquiry| {
-            let is_out = inquiry.jid.domain().as_str() == domain && !self.fresh.contains(id);
-            is_out && inquiry.viewers == Roster::Wanted && self.reads_roster(inquiry)
-        };
-        let wanting = self.inquiries.iter().filter(|(id, inquiry)| is_wanting(id, inquiry));
-        let mut wanting: Vec<_> = wanting.map(|(id, inquiry)| (*id, inquiry.jid.clone())).collect();
-        wanting.sort_by_key(|(id, _)| *id);
-        for (id, jid) in wanting {
-            self.send(jid, Query::Roster, Topic::Slot(Slot::Roster, vec![id]));
-        }
-    }
-
-    /// A roster that was not read although an earlier session was told that it may be.
-    fn may_not_read_rosters(&mut self, domain: &str) {
-        if !self.granted.contains(domain) && self.facts.server(domain).roster {
-            self.facts.server_mut(domain).roster = false;
-        }
-    }
-
-    /// Puts questions again that may be asked by a probe after all.
-    fn release(&mut self, may: impl Fn(&Inquiry) -> bool) {
-        for id in self.pending.clone() {
-            let Some(inquiry) = self.inquiries.get_mut(&id).filter(|inquiry| may(inquiry)) else { continue };
-            inquiry.set_pending(false);
-            // Whatever his word for it: he lets us see him.
-            self.asked_back.remove(&inquiry.jid);
-            await_reply(inquiry, Slot::Ping);
-            // It is put once more, and until then nobody may wait for its answer.
-            inquiry.info = Reply::NotAsked;
-            // The pong that is still out would belong to the first round. The roster is asked for once.
-            self.sent.retain(|_, sent| sent.topic.is_roster() || !sent.topic.forget(id));
-            self.pending.remove(&id);
-            self.fresh.push(id);
-        }
-    }
-
-    /// One ping for all questions about a domain, behind everything else that goes there.
-    fn write_domain(&mut self, domain: BareJid, ids: Vec<u64>, out: &mut String) {
-        let persons = ids.iter().any(|id| self.inquiries.get(id).is_some_and(Inquiry::is_person));
-        if persons {
-            self.ask_version(domain.clone(), out);
-        }
-        self.query(domain, Query::Ping, Topic::Slot(Slot::Ping, ids), out);
-    }
-
-    /// Asks a server what it is, unless that is known or asked.
-    fn ask_version(&mut self, domain: BareJid, out: &mut String) {
-        let asked = self.sent.values().any(|sent| sent.to == domain && matches!(sent.topic, Topic::Version));
-        if !asked && self.kind(domain.as_str()).is_none() {
-            self.query(domain, Query::Version, Topic::Version, out);
-        }
-    }
-
-    fn query(&mut self, to: BareJid, query: Query, topic: Topic, out: &mut String) {
-        if let Topic::Slot(slot, ids) = &topic {
-            for id in ids {
-                self.inquiries.entry(*id).and_modify(|inquiry| await_reply(inquiry, *slot));
-            }
-        }
-        if query == Query::Roster {
-            self.forget_late_rosters();
-        }
-        let id = self.next_id();
-        out.push_str(&self.sender.query(&to, &id, query));
-        self.sent.insert(id, Sent { to, topic });
-    }
-
-    /// A roster that comes after all is passed over as long as it is known what it is. Not for ever: some never come.
-    fn forget_late_rosters(&mut self) {
-        if self.sent.values().filter(|sent| sent.topic.is_late_roster()).count() > LATE_ROSTERS {
-            self.sent.retain(|_, sent| !sent.topic.is_late_roster());
-        }
-    }
-
-    /// As `query`, with the next write.
-    fn send(&mut self, to: BareJid, query: Query, topic: Topic) {
-        let mut unsent = std::mem::take(&mut self.unsent);
-        self.query(to, query, topic, &mut unsent);
-        self.unsent = unsent;
-    }
-
-    fn next_id(&mut self) -> String {
-        self.counter += 1;
-        format!("q{}", self.counter)
-    }
-
     /// The configuration speaks for our own server, experience for all others.
     fn kind(&self, domain: &str) -> Option<ServerKind> {
         let configured = self.configured.filter(|_| self.is_own(domain));
@@ -668,51 +380,35 @@ impl Errands {
     }
 }
 
-impl Topic {
-    /// Drops an inquiry that is over; true if nobody is left who wants the reply, or has to know it.
-    fn forget(&mut self, id: u64) -> bool {
-        match self {
-            Topic::Slot(slot, ids) => {
-                ids.retain(|other| *other != id);
-                ids.is_empty() && *slot != Slot::Roster
-            }
-            Topic::Picture(_, other) => *other == id,
-            Topic::Version | Topic::Request(_) | Topic::Time(_) | Topic::Knock => false,
-            Topic::Items(_) | Topic::OwnRoster(_) | Topic::Own(_) | Topic::Contacts => false,
-        }
-    }
-
-    fn is_roster(&self) -> bool {
-        matches!(self, Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _))
-    }
-
-    /// Nobody wants it any more.
-    fn is_late_roster(&self) -> bool {
-        matches!(self, Topic::Slot(Slot::Roster, ids) if ids.is_empty())
-    }
-
-    /// The most bytes of the answer that are kept.
-    fn limit(&self) -> usize {
-        match self {
-            Topic::Picture(..) => AVATAR_STANZA_LIMIT,
-            late if late.is_late_roster() => STANZA_LIMIT,
-            Topic::Contacts | Topic::OwnRoster(_) | Topic::Slot(Slot::Roster, _) => ROSTER_STANZA_LIMIT,
-            Topic::Slot(..) | Topic::Version | Topic::Time(_) => STANZA_LIMIT,
-            Topic::Request(_) | Topic::Items(_) | Topic::Own(_) | Topic::Knock => STANZA_LIMIT,
-        }
-    }
-}
-
-fn await_reply(inquiry: &mut Inquiry, slot: Slot) {
-    match slot {
-        Slot::Ping => inquiry.ping = Reply::Awaited,
-        Slot::Home => inquiry.home = Reply::Awaited,
-        Slot::Last => inquiry.last = Reply::Awaited,
-        Slot::Info => inquiry.info = Reply::Awaited,
-        Slot::Roster => inquiry.roster = Reply::Awaited,
-    }
-}
-
 fn domain_of(jid: &BareJid) -> BareJid {
     BareJid::from_parts(None, jid.domain())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    pub(super) fn jid(text: &str) -> BareJid {
+        BareJid::new(text).expect("a bare JID")
+    }
+
+    /// Of a component that may be told which server it is at.
+    pub(super) fn errands_at(server: &str, facts: Facts, now: Instant) -> Errands {
+        let text = format!("[xmpp]\njid = presence.example.com\npassword = secret\nserver = {server}\n");
+        let identity = config::parse(&text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
+        Errands::new(&identity, Sender { from: None }, facts, Clock { at: now, epoch_s: 0 })
+    }
+
+    pub(super) fn errands(now: Instant) -> Errands {
+        errands_at("prosody", Facts::default(), now)
+    }
+
+    pub(super) fn written(errands: &mut Errands, now: Instant) -> String {
+        let mut said = String::new();
+        errands.write(&mut said, now);
+        said
+    }
 }

@@ -233,32 +233,12 @@ impl Errands {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
+    use super::super::tests::{errands, jid, written};
     use super::*;
-    use crate::config;
     use crate::presence::{Presence, State};
+    use crate::probe::Why;
     use crate::probe::errand::Roster;
-    use crate::probe::facts::Facts;
-    use crate::probe::stanza::Sender;
     use crate::probe::watch::Changes;
-    use crate::probe::{Clock, Why};
-
-    fn jid(text: &str) -> BareJid {
-        BareJid::new(text).expect("a bare JID")
-    }
-
-    fn errands(now: Instant) -> Errands {
-        let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
-        let identity = config::parse(text, Path::new("test.ini")).expect("a configuration").identities.remove(0);
-        Errands::new(&identity, Sender { from: None }, Facts::default(), Clock { at: now, epoch_s: 0 })
-    }
-
-    fn written(errands: &mut Errands, now: Instant) -> String {
-        let mut said = String::new();
-        errands.write(&mut said, now);
-        said
-    }
 
     /// Where an answer may take a second only, a server that is gone leaves time to be asked in earnest.
     #[test]
@@ -302,7 +282,7 @@ mod tests {
         let own = |id| (id, Turn::Own);
         assert_eq!(turns(&mut errands, now), [own(1), own(2), (3, Turn::With(1)), own(4), own(5), own(6)]);
         assert_eq!(errands.fresh, [7], "it cannot be paid");
-        errands.inquiries.get_mut(&2).expect("it is put").info = crate::probe::inquiry::Reply::Awaited;
+        errands.inquiries.get_mut(&2).expect("it is put").put();
         for (id, name) in [(8, "e"), (9, "b")] {
             ask(&mut errands, id, name, Roster::Unwanted);
         }

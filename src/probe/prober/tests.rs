@@ -29,8 +29,14 @@ fn component(port: u16) -> Identity {
 }
 
 fn component_within(port: u16, timeout: u64) -> Identity {
-    let text = "[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\n";
-    let config = config::parse(&format!("{text}timeout = {timeout}\nport = {port}\n"), Path::new("test.ini"));
+    component_with(port, &format!("timeout = {timeout}\n"))
+}
+
+/// With more lines, and sections behind them.
+fn component_with(port: u16, more: &str) -> Identity {
+    let text =
+        format!("[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\nport = {port}\n{more}");
+    let config = config::parse(&text, Path::new("test.ini"));
     config.expect("a configuration").identities.remove(0)
 }
 
@@ -187,7 +193,7 @@ struct Server {
 }
 
 impl Server {
-    fn serve(listener: TcpListener) -> Server {
+    fn serve(listener: TcpListener, to_a_probe: ToAProbe) -> Server {
         let sessions = Arc::new(Mutex::new(Vec::new()));
         let counts = sessions.clone();
         let task = tokio::spawn(async move {
@@ -195,7 +201,7 @@ impl Server {
                 let (mut socket, _) = listener.accept().await.expect("a connection");
                 counts.lock().expect("no panic").push(0);
                 socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
-                serve_session(&mut socket, &counts).await;
+                serve_session(&mut socket, &counts, to_a_probe).await;
             }
         });
         Server { sessions, task }
@@ -205,10 +211,31 @@ impl Server {
     fn questions(&self) -> Vec<usize> {
         self.sessions.lock().expect("no panic").clone()
     }
+
+    fn probes(&self) -> usize {
+        self.questions().iter().sum()
+    }
+
+    fn sessions(&self) -> usize {
+        self.questions().len()
+    }
 }
 
-/// Refuses everybody, by a pong where nothing else came (Prosody), until the session ends.
-async fn serve_session(socket: &mut TcpStream, counts: &Mutex<Vec<usize>>) {
+/// What is said of somebody to whoever asks, by their addresses.
+type ToAProbe = fn(&str, &str) -> String;
+
+/// Nobody may be seen.
+fn refused(theirs: &str, _ours: &str) -> String {
+    format!("<presence type='unsubscribed' from='{theirs}' to='presence.example.com'/>")
+}
+
+/// Everybody is there and may be seen.
+fn shown(theirs: &str, ours: &str) -> String {
+    format!("<presence from='{theirs}/home' to='{ours}'/>")
+}
+
+/// Answers everything, by a pong where nothing else came (Prosody), until the session ends.
+async fn serve_session(socket: &mut TcpStream, counts: &Mutex<Vec<usize>>, to_a_probe: ToAProbe) {
     let mut heard = Vec::new();
     loop {
         if socket.read_buf(&mut heard).await.unwrap_or(0) == 0 {
@@ -221,15 +248,14 @@ async fn serve_session(socket: &mut TcpStream, counts: &Mutex<Vec<usize>>) {
             let attribute = |name: &str| {
                 stanza.split_once(&format!("{name}='")).and_then(|(_, rest)| rest.split('\'').next()).unwrap_or("")
             };
+            let (ours, theirs, id) = (attribute("from"), attribute("to"), attribute("id"));
             if stanza.starts_with("<handshake") {
                 answers.push_str("<handshake/>");
             } else if stanza.contains("type='probe'") {
                 *counts.lock().expect("no panic").last_mut().expect("a session") += 1;
-                let to = attribute("to");
-                answers.push_str(&format!("<presence type='unsubscribed' from='{to}' to='presence.example.com'/>"));
+                answers.push_str(&to_a_probe(theirs, ours));
             } else if stanza.starts_with("<iq") {
-                let (from, to, id) = (attribute("to"), attribute("from"), attribute("id"));
-                answers.push_str(&format!("<iq type='result' from='{from}' to='{to}' id='{id}'/>"));
+                answers.push_str(&format!("<iq type='result' from='{theirs}' to='{ours}' id='{id}'/>"));
             } else if stanza.contains("</stream:stream") {
                 return;
             }
@@ -257,7 +283,7 @@ fn meeting_in(directory: &Path) -> Manner {
 #[tokio::test]
 async fn eight_share_one_session() {
     let (listener, port) = listen().await;
-    let server = Server::serve(listener);
+    let server = Server::serve(listener, refused);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let processes: Vec<_> = (0..8).map(|_| Prober::spawn(component(port), meeting_in(directory.path())).0).collect();
     let asked: Vec<_> = (0..200)
@@ -299,7 +325,7 @@ async fn the_holder_may_die() {
     death.abort();
     assert!(death.await.expect_err("it is dead").is_cancelled());
     drop(held);
-    let server = Server::serve(listener);
+    let server = Server::serve(listener, refused);
     for task in asked {
         let answer = task.await.expect("no panic");
         assert_eq!(answer.map(|answer| answer.why), Ok(Why::Refused));
@@ -414,7 +440,7 @@ async fn a_holder_that_does_not_answer_is_not_replaced() {
 #[tokio::test]
 async fn another_configuration_gets_a_session_of_its_own() {
     let (listener, port) = listen().await;
-    let server = Server::serve(listener);
+    let server = Server::serve(listener, refused);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let other = Identity { rule: crate::presence::Rule::HighestPriority, ..component(port) };
     let processes = [component(port), other].map(|identity| Prober::spawn(identity, meeting_in(directory.path())).0);
@@ -593,7 +619,7 @@ async fn who_has_his_answer_finishes_what_others_asked_and_no_more() {
     let farewell = read_until(&mut socket, "</stream:stream>").await;
     assert!(!farewell.contains("user2"), "{farewell}");
     drop(socket);
-    let server = Server::serve(listener);
+    let server = Server::serve(listener, refused);
     cgi_task.await.expect("it has ended");
     assert!(second.await.expect("no panic").is_ok(), "by a session of its own");
     assert_eq!(server.questions(), [1]);

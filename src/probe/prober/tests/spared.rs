@@ -1,87 +1,17 @@
 //! What the holder does not ask: because it was told, because too much is asked, and when it asks all the same.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::*;
 use crate::config::Limits;
 use crate::presence::State;
 use crate::probe::choices::Choices;
 use crate::probe::guests::Order;
 
-/// With more lines in `[access]`.
+/// With lines in `[access]`.
 fn identity(port: u16, access: &str) -> Identity {
-    let text = format!("[xmpp]\njid = presence.example.com\npassword = secret\nserver = prosody\nport = {port}\n");
-    let config = config::parse(&format!("{text}[access]\n{access}"), Path::new("test.ini"));
-    config.expect("a configuration").identities.remove(0)
+    component_with(port, &format!("[access]\n{access}"))
 }
 
 const OPEN: &str = "visibility = anyone\n";
-
-/// A server where everybody is there and may be seen.
-struct Town {
-    probes: Arc<AtomicUsize>,
-    sessions: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
-}
-
-impl Town {
-    fn of(listener: TcpListener) -> Town {
-        let (probes, sessions): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
-        let counts = (probes.clone(), sessions.clone());
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut socket, _) = listener.accept().await.expect("a connection");
-                counts.1.fetch_add(1, Ordering::SeqCst);
-                socket.write_all(HEADER.as_bytes()).await.expect("an open connection");
-                show(&mut socket, &counts.0).await;
-            }
-        });
-        Town { probes, sessions, task }
-    }
-
-    fn probes(&self) -> usize {
-        self.probes.load(Ordering::SeqCst)
-    }
-
-    fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Town {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn show(socket: &mut TcpStream, probes: &AtomicUsize) {
-    let mut heard = Vec::new();
-    while socket.read_buf(&mut heard).await.unwrap_or(0) > 0 {
-        let text = String::from_utf8_lossy(&heard).into_owned();
-        let Some(end) = text.rfind('>') else { continue };
-        let mut answers = String::new();
-        for stanza in text[..=end].split_inclusive('>') {
-            let attribute = |name: &str| {
-                stanza.split_once(&format!("{name}='")).and_then(|(_, rest)| rest.split('\'').next()).unwrap_or("")
-            };
-            let (ours, theirs, id) = (attribute("from"), attribute("to"), attribute("id"));
-            if stanza.starts_with("<handshake") {
-                answers.push_str("<handshake/>");
-            } else if stanza.contains("type='probe'") {
-                probes.fetch_add(1, Ordering::SeqCst);
-                answers.push_str(&format!("<presence from='{theirs}/home' to='{ours}'/>"));
-            } else if stanza.starts_with("<iq") {
-                answers.push_str(&format!("<iq type='result' from='{theirs}' to='{ours}' id='{id}'/>"));
-            } else if stanza.contains("</stream:stream") {
-                return;
-            }
-        }
-        heard.drain(..=end);
-        if socket.write_all(answers.as_bytes()).await.is_err() {
-            return;
-        }
-    }
-}
 
 /// Lets time pass, and everybody do what is due then.
 async fn pass(time: Duration) {
@@ -109,7 +39,7 @@ async fn only_who_is_shown_to_everybody_is_told_of_without_asking() {
     ];
     for (access, caution, order, probes) in rows {
         let (listener, port) = listen().await;
-        let (town, directory) = (Town::of(listener), tempfile::tempdir().expect("a temporary directory"));
+        let (town, directory) = (Server::serve(listener, shown), tempfile::tempdir().expect("a temporary directory"));
         let identity = identity(port, access);
         if let Some(order) = order {
             Choices::new(Some(directory.path())).take(&identity.jid, &bob(), order).expect("it is ours");
@@ -129,7 +59,7 @@ async fn only_who_is_shown_to_everybody_is_told_of_without_asking() {
 #[tokio::test]
 async fn a_session_lingers_behind_what_was_not_asked() {
     let (listener, port) = listen().await;
-    let town = Town::of(listener);
+    let town = Server::serve(listener, shown);
     let manner = Manner { linger: Some(Duration::from_secs(20)), ..Manner::default() };
     let (prober, _task) = Prober::spawn(identity(port, OPEN), manner);
     for _ in 0..4 {
@@ -177,7 +107,7 @@ async fn a_process_has_so_many_questions_open() {
 #[tokio::test]
 async fn a_session_asks_about_so_many_in_a_second() {
     let (listener, port) = listen().await;
-    let town = Town::of(listener);
+    let town = Server::serve(listener, shown);
     let limits = Limits { probes_per_second: 1, ..Limits::default() };
     let (prober, _task) = Prober::spawn(identity(port, OPEN), Manner { limits, ..Manner::default() });
     let ask = |number| {
