@@ -2,33 +2,38 @@
 //! all that decides what one visitor learns about one person meets: what is known, what the person wants, and what was
 //! refused before. A reload opens a new one beside the old, which goes when its last request is answered.
 
+mod follower;
+mod sieve;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jid::BareJid;
 use log::Level;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::access;
 use crate::cache::store::Store;
 use crate::cache::{Cache, Clock, Found, Lookup, Renewal, Sight, Want, wall_clock};
-use crate::config::{Access, CacheSettings, Config, Identity, Shown};
+use crate::config::{Access, CacheSettings, Config, Identity};
 use crate::presence::{Presence, State};
+use crate::probe::Answer;
 use crate::probe::choices::Choices;
-use crate::probe::guests::Order;
 use crate::probe::prober::{Lookups, Manner, Opening, Prober, before};
-use crate::probe::{Answer, Event};
 use crate::render::picture::Icons;
+use crate::strangers::Strangers;
 use crate::strangers::ledger::Ledger;
 use crate::strangers::rate::Rate;
-use crate::strangers::{Pair, Strangers};
 use crate::web;
 use crate::web::answer::Wanted;
 use crate::web::request::Request;
 use crate::web::response::Response;
+use follower::Follower;
+pub use follower::Lesson;
+use sieve::Sieve;
 
 /// How long this process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,39 +267,6 @@ impl Post {
     }
 }
 
-/// What one visitor gets to see of one person, by the configuration. What the person himself wants is in every answer.
-struct Sieve<'a> {
-    access: &'a Access,
-    pair: &'a Pair,
-    shown: Shown,
-    /// By the lists of the configuration. He is looked up all the same, since nobody is to learn who is in them.
-    is_excluded: bool,
-}
-
-impl<'a> Sieve<'a> {
-    fn new(identity: &'a Identity, pair: &'a Pair) -> Sieve<'a> {
-        let (access, shown) = (&identity.access, identity.privacy.of(&pair.target));
-        Sieve { access, pair, shown, is_excluded: access::is_excluded(access, &pair.target) }
-    }
-
-    fn passes(&self, sight: &Sight) -> bool {
-        let Pair { target, asker } = self.pair;
-        let is_shown = sight.presence.state != State::Forbidden && !self.is_excluded;
-        is_shown && access::may_see(self.access, target, asker, sight.viewers.as_ref())
-    }
-
-    fn shows_picture(&self) -> bool {
-        self.shown.avatar && !self.shown.coarse
-    }
-
-    /// What is told of what passes.
-    fn told(&self, sight: Sight) -> Sight {
-        let Sight { presence, picture, .. } = sight;
-        let picture = picture.filter(|_| self.shows_picture());
-        Sight { picture, ..Sight::bare(self.shown.of(presence)) }
-    }
-}
-
 /// When a refusal is told whose lookup began then and is over now.
 fn moment(begun: Instant, now: Instant, deadline: Instant) -> Instant {
     let seconds = (now - begun + LATE).as_secs() + PACE.as_secs();
@@ -328,85 +300,6 @@ fn rate(identity: &Identity, directory: Option<&Path>, complaint: Level) -> Rate
     Rate::new(unknown_per_minute, unknown_per_minute_all, Ledger::new(directory, &identity.jid, complaint))
 }
 
-/// Keeps a cache up with what a session hears by itself.
-struct Follower {
-    cache: Arc<Cache>,
-    strangers: Option<Arc<Mutex<Strangers>>>,
-    identity: Identity,
-    config: Config,
-    /// Who is told after that.
-    next: Option<UnboundedSender<Event>>,
-}
-
-/// What a command learns, for those who serve.
-pub struct Lesson {
-    pub cache: Arc<Cache>,
-    /// For the command's session, which knows what it hears by itself.
-    pub news: UnboundedSender<Event>,
-    /// It ends with the session.
-    pub task: JoinHandle<()>,
-}
-
-impl Lesson {
-    /// `next` is told what comes, too.
-    pub fn of(
-        config: &Config,
-        identity: &Identity,
-        directory: Option<&Path>,
-        next: Option<UnboundedSender<Event>>,
-    ) -> Lesson {
-        let store = Store::open(directory, identity, &config.cache, Level::Error);
-        #[cfg(feature = "redis")]
-        let store = {
-            let hub = Manner::default().among_machines(config, Level::Info).hub;
-            store.beneath(hub, identity, &config.cache)
-        };
-        let cache = Arc::new(Cache::new(config.cache.clone(), Renewal::Never, wall_clock(), store));
-        let (news, heard) = unbounded_channel();
-        let (config, identity) = (config.clone(), identity.clone());
-        let follower = Follower { cache: cache.clone(), strangers: None, identity, config, next };
-        Lesson { cache, news, task: tokio::spawn(follower.follow(heard)) }
-    }
-}
-
-impl Follower {
-    /// Until the session's task ends.
-    async fn follow(self, mut news: UnboundedReceiver<Event>) {
-        while let Some(event) = news.recv().await {
-            self.take(event.clone()).await;
-            // Whoever wanted to know may have gone.
-            self.next.as_ref().map(|next| next.send(event).ok());
-        }
-    }
-
-    async fn take(&self, event: Event) {
-        match event {
-            Event::Changed(jid, _) | Event::Consented(jid) | Event::Order(jid, _) if !self.serves(&jid) => {}
-            Event::Changed(jid, presence) => self.cache.update(&jid, presence).await,
-            Event::Consented(jid) | Event::Order(jid, Order::On) => {
-                self.cache.forget(&jid).await;
-                self.pardon(&jid);
-            }
-            Event::Order(jid, Order::Off | Order::TextOff | Order::Coarse) => self.cache.forget(&jid).await,
-            Event::Offer(_) | Event::Order(_, Order::Help) => {}
-        }
-    }
-
-    /// Another identity may speak for somebody who tells us something, and have another consent of his.
-    fn serves(&self, jid: &BareJid) -> bool {
-        access::serving(&self.config, jid).is_some_and(|serving| serving.name == self.identity.name)
-    }
-
-    /// A visitor who may not see him anyway would learn from it that he is there.
-    fn pardon(&self, jid: &BareJid) {
-        let is_for_all =
-            !access::needs_asker(&self.identity.access, jid) && !access::is_excluded(&self.identity.access, jid);
-        if let Some(strangers) = self.strangers.as_ref().filter(|_| is_for_all) {
-            strangers.lock().unwrap_or_else(PoisonError::into_inner).pardon(jid);
-        }
-    }
-}
-
 impl Sessions {
     fn add(&self, task: JoinHandle<()>) {
         self.lock().push(task);
@@ -436,6 +329,8 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::presence::Picture;
+    use crate::probe::guests::Order;
+    use crate::strangers::Pair;
 
     /// Also where nobody could remove the picture that is known.
     #[tokio::test]

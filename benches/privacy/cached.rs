@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crate::rig::fastcgi::Connection;
 use crate::rig::http::Request;
 use crate::rig::leash::directory;
-use crate::rig::nginx::{self, Nginx};
+use crate::rig::nginx::{self, Conf, Nginx};
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::{Serve, Webpresence};
 use crate::rig::xmpp::{DOMAIN, Identity};
-use crate::rig::{eventually, fill, port, prosody};
+use crate::rig::{eventually, port, prosody};
 
 const ROUNDS: usize = 3;
 const TTL: Duration = Duration::from_secs(5);
@@ -21,26 +21,14 @@ const DAEMON: Duration = Duration::from_millis(1500);
 /// Seconds are whole in a header, and rounded up by whoever reads them.
 const SLACK: Duration = Duration::from_secs(1);
 
-const CONFIG: &str = r#"
-daemon off;
-@USER@
-pid @DIR@/nginx.pid;
-error_log @DIR@/error.log;
-events { }
-http {
+const HTTP: &str = r#"
     access_log off;
-    client_body_temp_path @DIR@/body;
-    fastcgi_temp_path @DIR@/fastcgi;
-    proxy_temp_path @DIR@/proxy;
-    uwsgi_temp_path @DIR@/uwsgi;
-    scgi_temp_path @DIR@/scgi;
     include @DIR@/webpresence-http.conf;
     server {
         listen 127.0.0.1:@PORT@;
         add_header X-Cache $upstream_cache_status;
         include @DIR@/webpresence.conf;
     }
-}
 "#;
 
 /// How long somebody was still shown after he had taken his consent back: by the daemon, and by the cache, and what was
@@ -71,14 +59,11 @@ fn in_front(serve: &Serve) -> Nginx {
     port::retrying("nginx", || {
         let dir = directory("nginx");
         let [port] = port::free();
-        let words =
-            [("DIR", dir.path().to_str().expect("made by us")), ("PORT", &port.to_string()), ("USER", nginx::user())];
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
-        write("nginx.conf", &fill(CONFIG, &words));
         write("webpresence-http.conf", &nginx::http(&serve.socket, dir.path()));
         write("webpresence.conf", &nginx::shipped("webpresence.conf"));
-        nginx::bring_params(dir.path());
-        Nginx::run(dir, port)
+        let main = "error_log @DIR@/error.log; events { }";
+        Nginx::run(dir, port, Conf { main, http: HTTP, words: &[] })
     })
 }
 

@@ -23,7 +23,6 @@ mod spawn;
 mod stampede;
 mod stand;
 mod standin;
-mod tap;
 mod web;
 
 use std::any::Any;

@@ -9,11 +9,11 @@ use crate::crowd::{ask_each, jid};
 use crate::rig::eventually;
 use crate::rig::fastcgi::Connection;
 use crate::rig::leash::Leash;
+use crate::rig::tap::Tap;
 use crate::rig::webpresence::Serve;
 use crate::rows::{Findings, Section, Target, Unit, row};
 use crate::stand::{Stand, UNTHROTTLED};
 use crate::standin;
-use crate::tap::Tap;
 
 const IDLE: &str = "idle, nothing asked yet";
 const CACHED: &str = "10,000 people cached";

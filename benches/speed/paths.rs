@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::load::{Load, Sample};
 use crate::peers::{Peers, Responder};
+use crate::rig::apache::Apache;
 use crate::rig::eventually;
 use crate::rig::http::{Answer, Request};
 use crate::rig::leash::Leash;
@@ -16,7 +17,7 @@ use crate::rig::xmpp::DOMAIN;
 use crate::rounds::Rounds;
 use crate::rows::{Findings, Row, Section, Target, Unit, row};
 use crate::stand::{ALICE, Stand, serve_on, sockets};
-use crate::web::{self, Apache, Place, Room};
+use crate::web::{self, Place, Room};
 use crate::{Plan, crowd, spawn};
 
 /// A way to the icon.

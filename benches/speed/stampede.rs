@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::Plan;
 use crate::crowd::{self, jid};
+use crate::rig::eventually;
 use crate::rig::fastcgi::Connection;
 use crate::rig::leash::Leash;
+use crate::rig::tap::Tap;
 use crate::rig::webpresence::Webpresence;
 use crate::rows::{Findings, Section, Target, Unit, row};
 use crate::stand::{AT_EJABBERD, Stand, serve_on, sockets};
-use crate::tap::Tap;
 
 const PROCESSES: usize = 8;
 /// Visitors of one person.
@@ -94,22 +95,22 @@ pub fn measure(stand: &Stand, plan: Plan, findings: &mut Findings) {
     Daemons::start(&installed).visit_at_once(&[jid(0)]);
     let mut next = 1;
     for _ in 0..plan.rounds {
-        tap.rest();
+        let since = Since::rest(&tap);
         let took = Daemons::start(&installed).visit_at_once(&vec![jid(next); VISITORS]);
-        findings.add(ONE_PROBES, tap.probes() as f64);
-        findings.add(ONE_SESSIONS, tap.sessions() as f64);
+        findings.add(ONE_PROBES, since.probes() as f64);
+        findings.add(ONE_SESSIONS, since.sessions() as f64);
         findings.add(ONE_LAST, took.as_secs_f64());
         next += 1;
         for (processes, [probes, sessions, last]) in [1, PROCESSES].into_iter().zip(MANY) {
-            tap.rest();
+            let since = Since::rest(&tap);
             // None has used up any of what it may ask in a second.
             let daemons = Daemons::start(&installed);
             let people: Vec<String> = (next..next + DIFFERENT).map(jid).collect();
             let before = processor_time(&stand.prosody.leash);
             let took = visit_at_once(&daemons.sockets[..processes], &people);
             findings.add(MANY_SERVER, processor_time(&stand.prosody.leash) - before);
-            findings.add(probes, tap.probes() as f64);
-            findings.add(sessions, tap.sessions() as f64);
+            findings.add(probes, since.probes() as f64);
+            findings.add(sessions, since.sessions() as f64);
             findings.add(last, took.as_secs_f64());
             next += DIFFERENT;
         }
@@ -168,6 +169,44 @@ fn steady_time(plan: Plan) -> Duration {
     TTL * plan.rounds as u32
 }
 
+/// What has come through the tap since then.
+struct Since<'a> {
+    tap: &'a Tap,
+    sessions: usize,
+    probed: HashMap<String, usize>,
+}
+
+impl Since<'_> {
+    fn now(tap: &Tap) -> Since<'_> {
+        Since { tap, sessions: tap.total(), probed: tap.probed() }
+    }
+
+    /// Waits until nobody is connected.
+    fn rest(tap: &Tap) -> Since<'_> {
+        eventually("the session is closed", || (tap.open() == 0).then_some(()));
+        Since::now(tap)
+    }
+
+    fn sessions(&self) -> usize {
+        self.tap.total() - self.sessions
+    }
+
+    /// Of all people.
+    fn probes(&self) -> usize {
+        self.probed().values().sum()
+    }
+
+    /// How often each person was probed who was: a component also probes itself, and people have an at sign.
+    fn probed(&self) -> HashMap<String, usize> {
+        let mut probed = self.tap.probed();
+        probed.retain(|jid, count| {
+            *count -= self.probed.get(jid).unwrap_or(&0);
+            *count > 0 && jid.contains('@')
+        });
+        probed
+    }
+}
+
 /// Who is viewed all the time, by what.
 struct Views {
     /// Of the installation.
@@ -207,7 +246,7 @@ impl Views {
         let installed = stand.install(self.number, self.linger, SCALED, tap.port);
         let serve = installed.serve();
         crowd::ask_each(&serve.socket, 0..self.people, crowd::OFFLINE);
-        tap.forget();
+        let since = Since::now(&tap);
         let ends = Instant::now() + steady_time(plan);
         thread::scope(|scope| {
             for part in 0..PROCESSES {
@@ -218,7 +257,7 @@ impl Views {
                 });
             }
         });
-        tap.probed()
+        since.probed()
     }
 }
 

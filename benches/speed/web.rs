@@ -2,33 +2,21 @@
 //! each way to the same icon. What nginx keeps it keeps by the files that are shipped for it.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 
-use crate::rig::apache::web_user;
-use crate::rig::leash::{Leash, directory};
-use crate::rig::nginx::{self, Nginx};
-use crate::rig::{eventually, fill, port, program};
+use crate::rig::apache::{self as httpd, Apache};
+use crate::rig::leash::directory;
+use crate::rig::nginx::{self, Conf, Nginx};
+use crate::rig::port;
 
-const NGINX: &str = r#"
-daemon off;
-@USER@
-worker_processes 2;
-worker_rlimit_nofile 8192;
-pid @DIR@/nginx.pid;
-error_log @DIR@/error.log;
-events { worker_connections 4096; }
-http {
+const NGINX: &str = "worker_processes 2; worker_rlimit_nofile 8192; error_log @DIR@/error.log;
+events { worker_connections 4096; }";
+
+const HTTP: &str = r#"
     sendfile on;
     tcp_nopush on;
     access_log off;
     types { image/png png; }
-    client_body_temp_path @DIR@/body;
-    proxy_temp_path @DIR@/proxy;
-    fastcgi_temp_path @DIR@/fastcgi;
-    uwsgi_temp_path @DIR@/uwsgi;
-    scgi_temp_path @DIR@/scgi;
     include @DIR@/webpresence-http.conf;
     @UPSTREAMS@
     server {
@@ -43,27 +31,11 @@ http {
         add_header X-Cache $upstream_cache_status always;
         include @DIR@/webpresence.conf;
     }
-}
 "#;
 
 /// With the icon at `/static/icon.png`.
 const APACHE: &str = r#"
-ServerRoot "@DIR@"
-ServerName localhost
-Listen 127.0.0.1:@PORT@
-PidFile "@DIR@/apache.pid"
-ErrorLog "@DIR@/error.log"
 LogLevel error
-# Debian has file locks here, which the kernel takes for a deadlock when hundreds of threads of mod_fcgid want them.
-Mutex pthread default
-DocumentRoot "@DIR@"
-@USER@
-LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
-LoadModule env_module /usr/lib/apache2/modules/mod_env.so
-LoadModule fcgid_module /usr/lib/apache2/modules/mod_fcgid.so
-LoadModule cgid_module /usr/lib/apache2/modules/mod_cgid.so
 # Two processes as nginx has, from the start, each with a thread for every connection of the bench: one that runs out of
 # threads closes connections that were to be kept.
 ServerLimit 2
@@ -74,13 +46,8 @@ MaxRequestWorkers 600
 MinSpareThreads 1
 MaxSpareThreads 600
 MaxKeepAliveRequests 0
-FcgidIPCDir "@DIR@/sock"
-FcgidProcessTableFile "@DIR@/fcgid_shm"
-FcgidInitialEnv WEBPRESENCE_CONFIG "@CONFIG@"
 FcgidSpawnScore 0
 FcgidTerminationScore 0
-ScriptSock "@DIR@/cgisock"
-SetEnv WEBPRESENCE_CONFIG "@CONFIG@"
 SetEnv ap_trust_cgilike_cl 1
 <Location "/">
     Require all granted
@@ -115,22 +82,17 @@ pub fn nginx(icon: &[u8], kept: &Path, room: Room, places: &[Place]) -> (Nginx, 
     port::retrying("nginx", || {
         let dir = directory("nginx");
         let [port, look] = port::free();
-        let words = [
-            ("DIR", dir.path().to_str().expect("made by us")),
-            ("PORT", &port.to_string()),
+        let words: [(&str, &str); 3] = [
             ("LOOK", &look.to_string()),
-            ("USER", nginx::user()),
             ("UPSTREAMS", &places.iter().map(Place::upstream).collect::<String>()),
             ("LOCATIONS", &places.iter().map(Place::location).collect::<String>()),
         ];
         let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).expect("the directory is ours");
-        write("nginx.conf", fill(NGINX, &words).as_bytes());
         write("webpresence-http.conf", room.in_text(nginx::http(kept, dir.path())).as_bytes());
         write("webpresence.conf", nginx::shipped("webpresence.conf").as_bytes());
         fs::create_dir(dir.path().join("static")).expect("the directory is ours");
         write("static/icon.png", icon);
-        nginx::bring_params(dir.path());
-        Ok((Nginx::run(dir, port)?, look))
+        Ok((Nginx::run(dir, port, Conf { main: NGINX, http: HTTP, words: &words })?, look))
     })
 }
 
@@ -162,35 +124,14 @@ impl Place<'_> {
     }
 }
 
-pub struct Apache {
-    pub port: u16,
-    _leash: Leash,
-}
-
 /// Apache that starts the executable, and both C programs.
 pub fn apache(executable: &Path, config: &Path, hello: &Path, cgi: &Path) -> Apache {
     port::retrying("apache2", || {
         let dir = directory("apache");
         let [port] = port::free();
         let text = |path: &Path| path.to_str().expect("paths of ours are text").to_owned();
-        let words = [
-            ("DIR", text(dir.path())),
-            ("PORT", port.to_string()),
-            ("USER", web_user().map_or("", |_| "User www-data\nGroup www-data").to_owned()),
-            ("CONFIG", text(config)),
-            ("EXE", text(executable)),
-            ("HELLO", text(hello)),
-            ("CGI", text(cgi)),
-        ];
-        let words: Vec<(&str, &str)> = words.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        fs::write(dir.path().join("apache.conf"), fill(APACHE, &words)).expect("the directory is ours");
-        let mut command = Command::new(program("apache2", "apache2"));
-        command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
-        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
-        let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-        match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-            true => Ok(Apache { port, _leash: leash }),
-            false => Err(leash.log()),
-        }
+        let words = [("EXE", text(executable)), ("HELLO", text(hello)), ("CGI", text(cgi))];
+        let words = words.each_ref().map(|(name, value)| (*name, value.as_str()));
+        Apache::run(dir, port, httpd::Conf { modules: &["fcgid", "cgid"], text: APACHE, config, words: &words })
     })
 }

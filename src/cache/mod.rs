@@ -3,26 +3,26 @@
 //! up once at a time, however many wait in however many processes: a store below keeps what they know together. Who
 //! refuses is not remembered here. Pictures live longer, but never without the presence that allows them.
 
+mod lookups;
 mod memory;
 pub mod shelf;
 pub mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jid::BareJid;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::config::CacheSettings;
 use crate::presence::{Picture, Presence, State};
 use crate::probe::prober::before;
 use crate::viewers::Viewers;
+use lookups::{Done, Key, Lookups, Outcome, Outlook, SOON, Source, announce, arrived};
 use memory::{Entry, Memory};
 use store::{Edition, Lead, News, Part, Store, Turn, Written};
 
@@ -76,35 +76,6 @@ impl Sight {
 /// What a lookup brings: what it found, or after how long it is worth trying again.
 pub type Lookup = Result<Sight, Duration>;
 
-/// What became of a lookup, and whose it was.
-#[derive(Clone, Debug)]
-struct Outcome {
-    lookup: Lookup,
-    age: Duration,
-    source: Source,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// Asked for whoever gets it.
-    Asked,
-    /// Somebody else's, who may have had less time.
-    Told,
-    /// Somebody else's, who was done when it was our turn.
-    Kept,
-}
-
-impl Outcome {
-    fn new(lookup: Lookup, source: Source) -> Outcome {
-        Outcome { lookup, age: Duration::ZERO, source }
-    }
-}
-
-/// Where a lookup's outcome will be.
-type Outlook = watch::Receiver<Option<Outcome>>;
-/// Where it is told.
-type Done = watch::Sender<Option<Outcome>>;
-
 /// Whether a lookup may be spared where somebody else has just made one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
@@ -117,8 +88,6 @@ enum Trust {
 const PICTURE_LIFE: Duration = Duration::from_secs(3600);
 /// How long nobody is asked again who has none, or whose server was slow.
 const NO_PICTURE_LIFE: Duration = Duration::from_secs(60);
-/// When it is worth trying again where nobody could tell.
-const SOON: Duration = Duration::from_secs(1);
 /// How often one request looks at most: with others who have less time, with those who know what he may not see, and
 /// for himself.
 const ROUNDS: usize = 3;
@@ -150,37 +119,19 @@ pub struct Cache {
     inner: Mutex<Inner>,
 }
 
-/// What is looked up: who, and what of him.
-type Key = (BareJid, Want);
-
 struct Inner {
     memory: Memory,
-    /// The lookups under way, each with its number. The receiver sees the outcome; a sender that is gone leaves none.
-    lookups: HashMap<Key, (u64, Outlook)>,
-    counter: u64,
+    lookups: Lookups,
     /// Of lookups, where the process ends with its answer.
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Inner {
-    /// What a lookup under way will bring is older than what has come meanwhile: nobody else waits for it, and it is
-    /// not kept.
-    fn overtake(&mut self, jid: &BareJid) {
-        for want in [Want::Presence, Want::Picture] {
-            self.lookups.remove(&(jid.clone(), want));
-        }
-    }
-
-    /// Whether a lookup was not overtaken.
-    fn is_under_way(&self, key: &Key, number: u64) -> bool {
-        self.lookups.get(key).is_some_and(|(current, _)| *current == number)
-    }
-
     /// A refusal deletes what was known.
     fn forget(&mut self, jid: &BareJid) {
         self.memory.change(jid);
         self.memory.remove(jid);
-        self.overtake(jid);
+        self.lookups.overtake(jid);
     }
 }
 
@@ -198,7 +149,7 @@ enum Freshness {
 impl Cache {
     pub fn new(settings: CacheSettings, renewal: Renewal, clock: Clock, store: Store) -> Cache {
         let memory = Memory::new(settings.entries);
-        let inner = Mutex::new(Inner { memory, lookups: HashMap::new(), counter: 0, tasks: Vec::new() });
+        let inner = Mutex::new(Inner { memory, lookups: Lookups::default(), tasks: Vec::new() });
         Cache { settings, renewal, clock, store, inner }
     }
 
@@ -259,7 +210,7 @@ impl Cache {
         if presence.state == State::Forbidden {
             return self.forget(jid).await;
         }
-        self.lock().overtake(jid);
+        self.lock().lookups.overtake(jid);
         self.store.overtake(jid).await;
         self.keep_up(jid, Want::Presence, Look::Anew).await;
         let now_ms = (self.clock)();
@@ -274,7 +225,7 @@ impl Cache {
         let mut inner = self.lock();
         inner.memory.change(jid);
         inner.memory.put_person(jid, Entry::new(sight, at_ms, edition, now_ms));
-        inner.overtake(jid);
+        inner.lookups.overtake(jid);
     }
 
     /// What is known no longer holds: the next request looks anew.
@@ -336,23 +287,15 @@ impl Cache {
         F: Future<Output = Lookup> + Send + 'static,
     {
         let mut inner = self.lock();
-        // A sender that is gone without an outcome was a lookup that panicked, where that does not end the process.
-        if let Some((_, running)) = inner.lookups.get(key).filter(|(_, running)| running.has_changed().is_ok()) {
-            return (false, running.clone());
+        if let Some(running) = inner.lookups.running(key) {
+            return (false, running);
         }
-        let (done, outlook) = watch::channel(None);
-        inner.counter += 1;
-        let number = inner.counter;
-        inner.lookups.insert(key.clone(), (number, outlook.clone()));
+        let (number, done, outlook) = inner.lookups.begin(key);
         drop(inner);
         let (cache, key, lookup) = (self.clone(), key.clone(), lookup(key.1));
         let task = tokio::spawn(async move {
             let outcome = cache.take_turn(&key, number, deadline, trust, lookup, &done).await;
-            let mut inner = cache.lock();
-            if inner.is_under_way(&key, number) {
-                inner.lookups.remove(&key);
-            }
-            drop(inner);
+            cache.lock().lookups.end(&key, number);
             done.send_replace(Some(outcome));
         });
         if self.renewal == Renewal::Never {
@@ -411,7 +354,7 @@ impl Cache {
     async fn learn(&self, key: &Key, number: u64, outcome: &Lookup, lead: &Lead) {
         let ((jid, want), now_ms) = (key, (self.clock)());
         let Ok(Sight { presence, picture, viewers, .. }) = outcome else { return };
-        if !self.lock().is_under_way(key, number) {
+        if !self.lock().lookups.is_under_way(key, number) {
             return;
         }
         if presence.state == State::Forbidden {
@@ -427,7 +370,7 @@ impl Cache {
             Want::Picture => self.write(jid, Part::Picture, picture, Duration::ZERO, Some(lead)).await.ok(),
         };
         let mut inner = self.lock();
-        if inner.is_under_way(key, number) {
+        if inner.lookups.is_under_way(key, number) {
             inner.memory.change(jid);
             inner.memory.put_person(jid, Entry::new(sight, now_ms, edition, now_ms));
             if let Some(edition) = portrait {
@@ -504,23 +447,6 @@ impl Cache {
 
 /// Something newer has come meanwhile.
 struct Overtaken;
-
-/// Tells those who wait before it is kept, which may take longer than they have. A refusal is told once nothing is left
-/// of what was known before, and a failure to nobody who comes later.
-fn announce(done: &Done, lookup: &Lookup, source: Source) {
-    if lookup.as_ref().is_ok_and(|sight| sight.presence.state != State::Forbidden) {
-        done.send_replace(Some(Outcome::new(lookup.clone(), source)));
-    }
-}
-
-/// What a lookup has brought by then.
-async fn arrived(mut outlook: Outlook, deadline: Instant) -> Outcome {
-    let outcome = match timeout_at(deadline, outlook.wait_for(Option::is_some)).await {
-        Ok(Ok(outcome)) => outcome.clone(),
-        Ok(Err(_)) | Err(_) => None,
-    };
-    outcome.unwrap_or(Outcome::new(Err(SOON), Source::Told))
-}
 
 /// The system's clock.
 pub fn wall_clock() -> Clock {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::sync::watch;
+
 use super::memory::{BELIEVED_MS, PICTURE_OVERHEAD, PICTURES_BYTES};
 use super::store::Kept;
 use super::*;
@@ -46,7 +48,7 @@ impl Rig {
         };
         let found = self.cache.find(&jid(name), want, Instant::now() + Duration::from_secs(5), anybody, lookup).await;
         // A renewal behind the answer is done before the test goes on.
-        while !self.cache.lock().lookups.is_empty() {
+        while !self.cache.lock().lookups.under_way.is_empty() {
             tokio::task::yield_now().await;
         }
         found
@@ -477,7 +479,7 @@ impl Machine {
 
     /// Who comes before that is one of those who waited.
     async fn until_kept(&self, process: usize) {
-        while !self.rigs[process].cache.lock().lookups.is_empty() {
+        while !self.rigs[process].cache.lock().lookups.under_way.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -5,6 +5,7 @@
 #[cfg(feature = "redis")]
 mod among;
 mod attend;
+mod carry;
 mod hold;
 #[cfg(test)]
 mod tests;

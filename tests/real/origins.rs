@@ -11,24 +11,13 @@ use serde_json::Value;
 
 use crate::company::{Company, Source, visit};
 use crate::rig::leash::{Leash, directory};
-use crate::rig::nginx::{self, Nginx};
+use crate::rig::nginx::{self, Conf, Nginx};
 use crate::rig::webpresence::{Serve, Webpresence};
 use crate::rig::xmpp::Kind;
-use crate::rig::{certificate, fill, patiently_for, port, program};
+use crate::rig::{certificate, patiently_for, port, program};
 
 /// Three sites (none is part of another), and somebody who knows whose cookie it is.
-const CONFIG: &str = r#"
-daemon off;
-@USER@
-pid @DIR@/nginx.pid;
-error_log @DIR@/error.log info;
-events { }
-http {
-    client_body_temp_path @DIR@/body;
-    proxy_temp_path @DIR@/proxy;
-    fastcgi_temp_path @DIR@/fastcgi;
-    uwsgi_temp_path @DIR@/uwsgi;
-    scgi_temp_path @DIR@/scgi;
+const HTTP: &str = r#"
     types { text/html html; image/png png; }
     log_format seen escape=none '$host $cookie_user $http_sec_fetch_site $request_uri';
     access_log @DIR@/seen.log seen;
@@ -66,7 +55,6 @@ http {
         location = /report { return 204; }
         location /spy/ { return 204; }
     }
-}
 "#;
 
 /// Looks at somebody in every way a page has, and reports what it could see of him.
@@ -202,21 +190,16 @@ fn site(port: u16, serve: &Serve) -> Result<Nginx, String> {
     let dir = directory("nginx");
     let certificate = certificate::make(dir.path(), "site.test");
     let words = [
-        ("DIR", dir.path().to_str().expect("made by us")),
-        ("PORT", &port.to_string()),
-        ("USER", nginx::user()),
         ("CERT", certificate.chain.to_str().expect("made by us")),
         ("KEY", certificate.key.to_str().expect("made by us")),
     ];
     let write = |name: &str, text: &[u8]| fs::write(dir.path().join(name), text).expect("the directory is ours");
     fs::create_dir_all(dir.path().join("www/pictures")).expect("the directory is ours");
-    write("nginx.conf", fill(CONFIG, &words).as_bytes());
     write("webpresence.conf", nginx::asking_snippet(&serve.socket).as_bytes());
     write("www/page.html", PAGE.replace("@PORT@", &port.to_string()).as_bytes());
     // Whether it loads tells the state.
     write("www/pictures/away.png", &crate::cases::icon("away"));
-    nginx::bring_params(dir.path());
-    Nginx::run(dir, port)
+    Nginx::run(dir, port, Conf { main: nginx::TALKATIVE, http: HTTP, words: &words })
 }
 
 #[test]

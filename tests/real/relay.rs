@@ -1,128 +1,29 @@
 //! Many processes, one identity, one session: whoever has it carries the questions of all, and when he is killed the
 //! others go on. What reaches the XMPP server is counted on the way there.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::cases::cases;
-use crate::rig::copy::copy;
 use crate::rig::fastcgi::Connection;
 use crate::rig::leash::{Leash, directory};
-use crate::rig::nginx::Nginx;
+use crate::rig::nginx::{Conf, Nginx};
+use crate::rig::tap::Tap;
 use crate::rig::users::Shown;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, SECRET, Xmpp};
 use crate::rig::{eventually, http, port};
 use crate::world::{Visit, consent, next_number, patient, visit};
-
-/// On the way to an XMPP server: counts connections, and can hold back what the server says.
-pub struct Tap {
-    pub port: u16,
-    seen: Arc<Seen>,
-}
-
-const PROBE: &str = "type='probe'";
-
-#[derive(Default)]
-struct Seen {
-    total: AtomicUsize,
-    open: AtomicUsize,
-    /// The most that were open at the same time.
-    most: AtomicUsize,
-    /// Probes on their way to the server.
-    probes: AtomicUsize,
-    /// What came in one read.
-    pieces: AtomicUsize,
-    is_held: Mutex<bool>,
-    is_let_go: Condvar,
-}
-
-impl Tap {
-    pub fn before(target: u16) -> Tap {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        let seen = Arc::new(Seen::default());
-        let counts = seen.clone();
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (client, counts) = (client.expect("a connection"), counts.clone());
-                let Ok(server) = TcpStream::connect(("127.0.0.1", target)) else { continue };
-                counts.total.fetch_add(1, Ordering::SeqCst);
-                // One that has just ended may not have been noticed yet.
-                let ends = Instant::now() + Duration::from_millis(50);
-                while counts.open.load(Ordering::SeqCst) > 0 && Instant::now() < ends {
-                    thread::yield_now();
-                }
-                let open = counts.open.fetch_add(1, Ordering::SeqCst) + 1;
-                counts.most.fetch_max(open, Ordering::SeqCst);
-                carry(client, server, counts);
-            }
-        });
-        Tap { port, seen }
-    }
-
-    pub fn total(&self) -> usize {
-        self.seen.total.load(Ordering::SeqCst)
-    }
-
-    pub fn most(&self) -> usize {
-        self.seen.most.load(Ordering::SeqCst)
-    }
-
-    pub fn probes(&self) -> usize {
-        self.seen.probes.load(Ordering::SeqCst)
-    }
-
-    /// In how many pieces everything came that was said to the server.
-    pub fn pieces(&self) -> usize {
-        self.seen.pieces.load(Ordering::SeqCst)
-    }
-
-    pub fn hold(&self, held: bool) {
-        *self.seen.is_held.lock().expect("nobody panics with it") = held;
-        self.seen.is_let_go.notify_all();
-    }
-}
-
-fn carry(client: TcpStream, server: TcpStream, seen: Arc<Seen>) {
-    for socket in [&client, &server] {
-        socket.set_nodelay(true).expect("an open socket");
-    }
-    let (to_client, from_server) = (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
-    let counts = seen.clone();
-    thread::spawn(move || {
-        // A word may come in two pieces.
-        let rest = RefCell::new(Vec::new());
-        copy(client, server, |said| {
-            counts.pieces.fetch_add(1, Ordering::SeqCst);
-            let mut rest = rest.borrow_mut();
-            rest.extend_from_slice(said);
-            let probes = String::from_utf8_lossy(&rest).matches(PROBE).count();
-            counts.probes.fetch_add(probes, Ordering::SeqCst);
-            let whole = rest.len().saturating_sub(PROBE.len() - 1);
-            rest.drain(..whole);
-        });
-        counts.open.fetch_sub(1, Ordering::SeqCst);
-    });
-    thread::spawn(move || {
-        copy(from_server, to_client, |_| {
-            let held = seen.is_held.lock().expect("nobody panics with it");
-            drop(seen.is_let_go.wait_while(held, |held| *held).expect("nobody panics with it"));
-        });
-    });
-}
 
 /// One installation, several processes of it, and the tap before the server.
 pub struct Stand {
@@ -288,7 +189,7 @@ fn a_killed_holder(kind: Kind) {
     assert_eq!(daemons[3].text("other.example.test"), "Available\n", "the session is open");
     let (before, holder) = (stand.tap.total(), stand.holder(&daemons));
     assert_eq!(holder, 3);
-    stand.tap.hold(true);
+    stand.tap.hold();
     let (asked, tap, probed) = (AtomicUsize::new(0), &stand.tap, stand.tap.probes());
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -296,7 +197,7 @@ fn a_killed_holder(kind: Kind) {
             let most = people.len() * 9 / 10;
             eventually("the questions are on their way", || (tap.probes() - probed >= most).then_some(()));
             daemons[holder].leash.signal(Signal::KILL);
-            tap.hold(false);
+            tap.let_go();
         });
         at_once(&people, |n, jid| {
             asked.fetch_add(1, Ordering::SeqCst);
@@ -332,23 +233,14 @@ fn nginx(daemons: &[Daemon]) -> Nginx {
     port::retrying("nginx", || {
         let dir = directory("relay-nginx");
         let [port] = port::free();
-        let path = dir.path().display().to_string();
         let servers: String =
             daemons.iter().map(|daemon| format!("server unix:{} max_fails=0;\n", daemon.socket.display())).collect();
-        let user = if rustix::process::geteuid().is_root() { "user www-data;" } else { "" };
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {path}/{name};\n"))
-            .concat();
-        let config = format!(
-            "daemon off; {user} worker_processes 1; pid {path}/nginx.pid; error_log {path}/error.log info;\n\
-             events {{ worker_connections 2048; }}\n\
-             http {{ access_log off; {temporary} upstream presence {{ {servers} }}\n\
-             server {{ listen 127.0.0.1:{port}; location /presence/ {{\n\
-             include /etc/nginx/fastcgi_params; fastcgi_pass presence; fastcgi_next_upstream error timeout;\n\
-             }} }} }}\n"
-        );
-        fs::write(dir.path().join("nginx.conf"), config).expect("the directory is ours");
-        Nginx::run(dir, port)
+        let main = "error_log @DIR@/error.log info; events { worker_connections 2048; }";
+        let http = "access_log off; upstream presence { @SERVERS@ }
+            server { listen 127.0.0.1:@PORT@; location /presence/ {
+            include fastcgi_params; fastcgi_pass presence; fastcgi_next_upstream error timeout;
+            } }";
+        Nginx::run(dir, port, Conf { main, http, words: &[("SERVERS", &servers)] })
     })
 }
 

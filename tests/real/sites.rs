@@ -12,28 +12,16 @@ use rustix::process::Signal;
 use crate::doors::{SHORT, STATUS};
 use crate::rig::http::{Answer, Request};
 use crate::rig::leash::directory;
-use crate::rig::nginx::{self, Nginx};
+use crate::rig::nginx::{self, Conf, Nginx};
 use crate::rig::webpresence::{Serve, Webpresence};
 use crate::rig::xmpp::{Identity, Kind};
-use crate::rig::{certificate, eventually, fill, port, program};
+use crate::rig::{certificate, eventually, port, program};
 use crate::world::{consent, next_number, visit};
 
 /// Two services, and the same name for sites that are not the same.
-const CONFIG: &str = r#"
-daemon off;
-@USER@
-worker_processes 2;
-pid @DIR@/nginx.pid;
-error_log @DIR@/error.log info;
-events { }
-http {
+const HTTP: &str = r#"
     log_format passed '$request_uri passed on to "$upstream_addr"';
     access_log @DIR@/passed.log passed;
-    client_body_temp_path @DIR@/body;
-    proxy_temp_path @DIR@/proxy;
-    fastcgi_temp_path @DIR@/fastcgi;
-    uwsgi_temp_path @DIR@/uwsgi;
-    scgi_temp_path @DIR@/scgi;
     include @DIR@/webpresence-http.conf;
     upstream intern { server unix:@INTERN@; }
     ssl_certificate @CERT@;
@@ -55,7 +43,6 @@ http {
         server_name first.test;
         include @DIR@/intern.conf;
     }
-}
 "#;
 
 struct Sites {
@@ -101,23 +88,18 @@ fn front(services: &[(Serve, Webpresence); 2], port: u16, [tls, other]: [u16; 2]
     let certificate = certificate::make(dir.path(), "first.test");
     let text = |path: &std::path::Path| path.to_str().expect("made by us").to_owned();
     let words = [
-        ("DIR", text(dir.path())),
-        ("PORT", port.to_string()),
         ("TLS", tls.to_string()),
         ("OTHER", other.to_string()),
-        ("USER", nginx::user().to_owned()),
         ("INTERN", text(&services[1].0.socket)),
         ("CERT", text(&certificate.chain)),
         ("KEY", text(&certificate.key)),
     ];
     let words = words.each_ref().map(|(name, value)| (*name, value.as_str()));
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
-    write("nginx.conf", &fill(CONFIG, &words));
     write("webpresence-http.conf", &nginx::http(&services[0].0.socket, dir.path()));
     write("webpresence.conf", &nginx::shipped("webpresence.conf"));
     write("intern.conf", &nginx::of_service("intern"));
-    nginx::bring_params(dir.path());
-    Nginx::run(dir, port)
+    Nginx::run(dir, port, Conf { main: nginx::TALKATIVE, http: HTTP, words: &words })
 }
 
 /// As `curl -k` would.

@@ -151,7 +151,7 @@ fn more_than_there_is_room_for() {
     let stand = Stand::new(&world.server, Identity::Component(next_number()), "", "");
     stand.installed.configure(&format!("{}[limits]\nlookups = 3\n", stand.installed.configuration()));
     let daemon = stand.serve();
-    stand.tap.hold(true);
+    stand.tap.hold();
     let (answered, answers) = mpsc::channel();
     thread::scope(|scope| {
         for number in 0..4 {
@@ -164,7 +164,7 @@ fn more_than_there_is_room_for() {
         let crowded = answers.recv().expect("an answer");
         assert_eq!((crowded.status, crowded.text().as_str()), (503, "Unknown\n"));
         assert_eq!(crowded.header("Retry-After"), Some("1"), "{crowded:?}");
-        stand.tap.hold(false);
+        stand.tap.let_go();
         for _ in 0..3 {
             assert_eq!(answers.recv().expect("an answer").text(), "Forbidden\n");
         }

@@ -14,9 +14,9 @@ use webpresence::probe::errand::Unasked;
 use webpresence::probe::prober::{Manner, Prober};
 use webpresence::probe::{Answer, Failure};
 
-use crate::relay::Tap;
 use crate::rig::eventually;
 use crate::rig::prosody::LastActivity;
+use crate::rig::tap::Tap;
 use crate::rig::users::{Shown, Users};
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, Release, Xmpp};
@@ -302,7 +302,7 @@ fn a_deaf_connection(kind: Kind) {
     world.users.login(&format!("{user}/home"), Shown::default());
     let pair = Pair::of(&world.server, &world.users, &[user]);
     pair.agree("shown", user, 1);
-    pair.tap.hold(true);
+    pair.tap.hold();
     world.users.show(&format!("{user}/home"), Shown { show: "dnd", ..Shown::default() });
     assert_eq!(pair.held(user).presence.state, State::Available, "a moment later");
     pair.pass(Duration::from_secs(30));
@@ -310,7 +310,7 @@ fn a_deaf_connection(kind: Kind) {
     let silent = pair.ask(&pair.held, user).expect_err("nothing comes in");
     assert_eq!(silent.failure, Failure::Silent);
     assert_eq!(pair.tap.probes() - probes, 1, "it was asked in earnest");
-    pair.tap.hold(false);
+    pair.tap.let_go();
     let told = eventually("another session", || pair.ask(&pair.held, user).ok());
     assert_eq!((told.presence.state, pair.tap.total() - total), (State::Dnd, 1));
 }

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+
+use tempfile::TempDir;
 
 use super::leash::{Leash, directory};
 use super::nginx::uncommented;
@@ -30,30 +33,32 @@ pub struct Apache {
     _leash: Leash,
 }
 
-const CONFIG: &str = r#"
+/// What differs from one to another.
+pub struct Conf<'a> {
+    /// Beside [`MODULES`].
+    pub modules: &'a [&'a str],
+    /// In which the words between at signs are filled in; `DIR`, where its files are, and `PORT` by themselves.
+    pub text: &'a str,
+    /// That of what it starts.
+    pub config: &'a Path,
+    pub words: &'a [(&'a str, &'a str)],
+}
+
+/// Those of all.
+const MODULES: [&str; 4] = ["mpm_event", "authz_core", "alias", "env"];
+
+const CONF: &str = r#"
 ServerRoot "@DIR@"
 ServerName localhost
 Listen 127.0.0.1:@PORT@
 PidFile "@DIR@/apache.pid"
 DefaultRuntimeDir "@DIR@"
 ErrorLog "@DIR@/error.log"
-LogLevel info
-Mutex "file:@DIR@" default
 DocumentRoot "@DIR@"
+# Debian has file locks here, which the kernel takes for a deadlock when several threads of mod_fcgid want them.
+Mutex pthread default
 @USER@
-LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
-LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
-LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so
-LoadModule env_module /usr/lib/apache2/modules/mod_env.so
-LoadModule authn_core_module /usr/lib/apache2/modules/mod_authn_core.so
-LoadModule authn_file_module /usr/lib/apache2/modules/mod_authn_file.so
-LoadModule authz_user_module /usr/lib/apache2/modules/mod_authz_user.so
-LoadModule auth_basic_module /usr/lib/apache2/modules/mod_auth_basic.so
-LoadModule filter_module /usr/lib/apache2/modules/mod_filter.so
-LoadModule deflate_module /usr/lib/apache2/modules/mod_deflate.so
-SetOutputFilter DEFLATE
-@CACHE@
-LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
+@MODULES@
 <IfModule mod_fcgid.c>
     FcgidIPCDir "@DIR@/sock"
     FcgidProcessTableFile "@DIR@/fcgid_shm"
@@ -63,16 +68,26 @@ LoadModule @MODULE@_module /usr/lib/apache2/modules/mod_@MODULE@.so
     ScriptSock "@DIR@/cgisock"
     SetEnv WEBPRESENCE_CONFIG "@CONFIG@"
 </IfModule>
+@TEXT@
+"#;
+
+/// For the shipped files.
+const TEXT: &str = r#"
+LogLevel info
+SetOutputFilter DEFLATE
+@CACHE@
 Define WEBPRESENCE_EXE "@EXE@"
 Define WEBPRESENCE_USERS "@DIR@/htpasswd"
 Include "@SNIPPET@"
 "#;
 
-/// The modules that the snippets ask for. What the rest of a site does with them is not to get into the snippets.
+/// What else a site has.
+const SITE: [&str; 6] = ["authn_core", "authn_file", "authz_user", "auth_basic", "filter", "deflate"];
+
+/// What the snippets ask for.
+const CACHE_MODULES: [&str; 3] = ["cache", "cache_socache", "socache_shmcb"];
+/// What the rest of a site does with those is not to get into the snippets.
 const CACHE: &str = "
-LoadModule cache_module /usr/lib/apache2/modules/mod_cache.so
-LoadModule cache_socache_module /usr/lib/apache2/modules/mod_cache_socache.so
-LoadModule socache_shmcb_module /usr/lib/apache2/modules/mod_socache_shmcb.so
 CacheEnable socache /
 CacheHeader on
 CacheStaleOnError on
@@ -86,6 +101,32 @@ impl Apache {
     /// `executable` and `config` must be readable for `web_user`.
     pub fn start(snippet: Snippet, executable: &Path, config: &Path) -> Apache {
         port::retrying("apache2", || try_start(snippet, executable, config))
+    }
+
+    /// In `dir`; it listens on `port`.
+    pub fn run(dir: TempDir, port: u16, conf: Conf) -> Result<Apache, String> {
+        let place = |path: &Path| path.to_str().expect("paths of ours are text").to_owned();
+        let load = |name: &&str| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n");
+        let own = [
+            ("MODULES", MODULES.iter().chain(conf.modules).map(load).collect()),
+            ("TEXT", conf.text.to_owned()),
+            ("DIR", place(dir.path())),
+            ("PORT", port.to_string()),
+            ("USER", web_user().map_or(String::new(), |user| format!("User {user}\nGroup {user}"))),
+            ("CONFIG", place(conf.config)),
+        ];
+        let words = [&own.each_ref().map(|(name, value)| (*name, value.as_str())), conf.words].concat();
+        fs::write(dir.path().join("apache.conf"), fill(CONF, &words)).expect("the directory is ours");
+        let mut command = Command::new(program("apache2", "apache2"));
+        command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
+        let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
+        let has_scripts = conf.modules.contains(&"cgid");
+        let listens = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let is_up = |leash: &Leash| listens() && (!has_scripts || takes_scripts(leash.dir()));
+        match eventually("apache2 serves", || leash.ended().map(|_| false).or_else(|| is_up(&leash).then_some(true))) {
+            true => Ok(Apache { port, _leash: leash }),
+            false => Err(leash.log()),
+        }
     }
 
     pub fn send(&self, request: http::Request) -> http::Answer {
@@ -122,28 +163,27 @@ fn try_start(which: Snippet, executable: &Path, config: &Path) -> Result<Apache,
     fs::write(&snippet, text).expect("the directory is ours");
     let there = fs::exists(format!("/usr/lib/apache2/modules/mod_{module}.so")).unwrap_or(false);
     assert!(there, "mod_{module} is missing; install it with: apt-get install {package}");
-    let listen = port.to_string();
-    let words = [
-        ("DIR", dir.path()),
-        ("PORT", Path::new(&listen)),
-        ("USER", Path::new(web_user().map_or("", |_| "User www-data\nGroup www-data"))),
-        ("CACHE", Path::new(if which == Snippet::Uncached { "" } else { CACHE })),
-        ("MODULE", Path::new(module)),
-        ("CONFIG", config),
-        ("EXE", executable),
-        ("SNIPPET", &snippet),
-    ];
-    let words = words.map(|(name, value)| (name, value.to_str().expect("paths of ours are text")));
-    fs::write(dir.path().join("apache.conf"), fill(CONFIG, &words)).expect("the directory is ours");
-    let mut command = Command::new(program("apache2", "apache2"));
-    command.arg("-DFOREGROUND").arg("-f").arg(dir.path().join("apache.conf"));
-    let mut leash = Leash::start(dir, None, &mut command, &["error.log"]);
-    let up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-    match eventually("apache2 listens", || leash.ended().map(|_| false).or_else(|| up().then_some(true))) {
-        true => Ok(Apache { port, _leash: leash }),
-        false => Err(leash.log()),
-    }
+    let (cache_modules, cache) = if which == Snippet::Uncached { (&[][..], "") } else { (&CACHE_MODULES[..], CACHE) };
+    let modules = [&SITE, cache_modules, &[module]].concat();
+    let snippet = snippet.to_str().expect("made by us");
+    let executable = executable.to_str().expect("paths of ours are text");
+    let words = [("CACHE", cache), ("EXE", executable), ("SNIPPET", snippet)];
+    Apache::run(dir, port, Conf { modules: &modules, text: TEXT, config, words: &words })
 }
+
+/// mod_cgid's own process begins to listen after Apache does, and lets the others have its socket after that. Whoever asks
+/// before gets a 503.
+fn takes_scripts(dir: &Path) -> bool {
+    let start = dir.join("cgisock").display().to_string();
+    let sockets = fs::read_to_string("/proc/net/unix").expect("Linux");
+    let listening = sockets.lines().filter(|line| line.split_whitespace().nth(3) == Some(ACCEPTS));
+    let mut paths = listening.filter_map(|line| line.split_whitespace().last()).filter(|path| path.starts_with(&start));
+    let is_handed_over = |path: &str| fs::metadata(path).is_ok_and(|socket| socket.uid() != 0);
+    paths.any(|path| web_user().is_none() || is_handed_over(path))
+}
+
+/// The flag of a listening socket in `/proc/net/unix` (the kernel's `__SO_ACCEPTCON`).
+const ACCEPTS: &str = "00010000";
 
 /// Keeps what is cached of a site apart.
 const APART: &str = "CacheKeyBaseURL intern://intern.example.com\n";

@@ -20,6 +20,7 @@ pub mod port;
 pub mod prosody;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod tap;
 pub mod tls;
 pub mod users;
 pub mod webpresence;

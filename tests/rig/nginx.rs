@@ -17,20 +17,36 @@ pub struct Nginx {
     leash: Leash,
 }
 
-const CONFIG: &str = r#"
+/// What differs from one to another. In both texts the words between at signs are filled in, and these by themselves:
+/// `DIR`, where its files are, and `PORT`.
+pub struct Conf<'a> {
+    /// The outermost level, with the events.
+    pub main: &'a str,
+    /// Inside of `http`.
+    pub http: &'a str,
+    pub words: &'a [(&'a str, &'a str)],
+}
+
+/// The outermost level where nothing is measured.
+pub const TALKATIVE: &str = "worker_processes 2;\nerror_log @DIR@/error.log info;\nevents { }";
+
+const CONF: &str = r#"
 daemon off;
 @USER@
-worker_processes 2;
 pid @DIR@/nginx.pid;
-error_log @DIR@/error.log info;
-events { }
+@MAIN@
 http {
-    access_log off;
     client_body_temp_path @DIR@/body;
     proxy_temp_path @DIR@/proxy;
     fastcgi_temp_path @DIR@/fastcgi;
     uwsgi_temp_path @DIR@/uwsgi;
     scgi_temp_path @DIR@/scgi;
+@HTTP@
+}
+"#;
+
+const HTTP: &str = r#"
+    access_log off;
     include @DIR@/webpresence-http.conf;
     # What the rest of a site may do is not to get into the snippets.
     fastcgi_cache_path @DIR@/rest keys_zone=rest:1m;
@@ -48,7 +64,6 @@ http {
         add_header X-Cache $upstream_cache_status always;
         include @DIR@/webpresence.conf;
     }
-}
 "#;
 
 /// A shipped file, and what its comments tell an admin to change.
@@ -70,8 +85,13 @@ impl Nginx {
         port::retrying("nginx", || try_start(socket, snippet))
     }
 
-    /// With the `nginx.conf` in `dir`, which makes it listen on `port`.
-    pub fn run(dir: TempDir, port: u16) -> Result<Nginx, String> {
+    /// In `dir`, where everything is already that its configuration includes beside `fastcgi_params`; it listens on `port`.
+    pub fn run(dir: TempDir, port: u16, conf: Conf) -> Result<Nginx, String> {
+        let text = CONF.replace("@MAIN@", conf.main).replace("@HTTP@", conf.http);
+        let (place, number) = (dir.path().to_str().expect("made by us"), port.to_string());
+        let words = [&[("DIR", place), ("PORT", &number), ("USER", user())], conf.words].concat();
+        fs::write(dir.path().join("nginx.conf"), fill(&text, &words)).expect("the directory is ours");
+        fs::copy("/etc/nginx/fastcgi_params", dir.path().join("fastcgi_params")).expect("nginx brings it");
         let mut command = Command::new(program("nginx", "nginx"));
         command.arg("-p").arg(dir.path()).arg("-e").arg(dir.path().join("error.log"));
         command.arg("-c").arg(dir.path().join("nginx.conf"));
@@ -101,24 +121,16 @@ impl Nginx {
 fn try_start(socket: &Path, snippet: Snippet) -> Result<Nginx, String> {
     let dir = directory("nginx");
     let [port] = port::free();
-    let words = [("DIR", dir.path().to_str().expect("made by us")), ("PORT", &port.to_string()), ("USER", user())];
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("the directory is ours");
-    write("nginx.conf", &fill(CONFIG, &words));
     let http = http(socket, dir.path());
     write("webpresence-http.conf", &if matches!(snippet, Snippet::Uncached) { uncached(&http) } else { http });
     write("webpresence.conf", &snippet.text(socket, dir.path()));
-    bring_params(dir.path());
-    Nginx::run(dir, port)
+    Nginx::run(dir, port, Conf { main: TALKATIVE, http: HTTP, words: &[] })
 }
 
 /// Who its workers are.
-pub fn user() -> &'static str {
+fn user() -> &'static str {
     if rustix::process::geteuid().is_root() { "user www-data;" } else { "" }
-}
-
-/// What the snippets include.
-pub fn bring_params(dir: &Path) {
-    fs::copy("/etc/nginx/fastcgi_params", dir.join("fastcgi_params")).expect("nginx brings it");
 }
 
 impl Snippet<'_> {

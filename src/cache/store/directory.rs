@@ -2,23 +2,22 @@
 //! their share. What is newer wins, whoever writes it. A process may be killed at any moment, the disk may be full or not
 //! writable, other clocks may go wrong: what remains is a lookup too many. Only processes of our own user get in here.
 
+mod entry;
+mod spot;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::ops::RangeInclusive;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+use std::{fs, io};
 
 use jid::BareJid;
 use log::Level;
 use ring::digest;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::lead;
 use super::trouble::Trouble;
@@ -27,31 +26,23 @@ use crate::cache::PICTURE_LIFE;
 use crate::config::{CacheSettings, Identity};
 use crate::probe::lease::Place;
 use crate::probe::memory::Fingerprint;
+use entry::{Entry, Writing, edition};
+#[cfg(test)]
+pub use spot::stopped_while_it_wrote;
+use spot::{PERSON_BYTES, Share, Spot, Sweep, sweep_another};
 
 /// People of one bucket, about: what is looked through whenever one of them is written.
 const BUCKET: usize = 128;
-/// Bytes of a person on the disk: a block. Who has a long roster takes the place of several.
-const PERSON_BYTES: u64 = 4096;
 /// Pictures are fewer, and counted by their bytes.
 const PICTURE_BUCKETS: usize = 8;
 const PICTURES_BYTES: u64 = 16 * 1024 * 1024;
-/// The longest file that is read.
-const LIMIT: u64 = 2 * 1024 * 1024;
-/// Nothing takes so long: whoever began what lies about was killed.
-const ABANDONED: Duration = Duration::from_secs(60);
 /// How much longer than its visitor waits a lookup may have its lead.
 const LEAD_MARGIN: Duration = Duration::from_secs(1);
-/// How long somebody else may change a bucket: it takes him some microseconds, unless his process was stopped.
-const PATIENCE: Duration = Duration::from_millis(100);
-const POLL: Duration = Duration::from_micros(500);
 /// Two writings of the same length within a tick of the clock would look the same.
 const PADS: u64 = 32;
 
 /// Every so many writings of a process it looks for what is too old.
 const SELDOM: u64 = 16;
-
-const LEAD: &str = "lead";
-const DRAFT: &str = "new";
 
 /// See the module.
 #[derive(Debug)]
@@ -72,47 +63,6 @@ pub struct Directory {
 }
 
 type Realm = [u8; digest::SHA256_OUTPUT_LEN];
-
-/// Where somebody's entry is.
-#[derive(Clone)]
-struct Spot {
-    bucket: PathBuf,
-    name: String,
-    most: Share,
-}
-
-/// An entry on its way to its place.
-struct Writing {
-    spot: Spot,
-    jid: BareJid,
-    whole: Vec<u8>,
-    draft: PathBuf,
-    /// Of what is newer.
-    times_ms: RangeInclusive<u64>,
-    claim: Option<lead::Claim>,
-}
-
-/// What one bucket may hold, and how long.
-#[derive(Clone, Copy)]
-struct Share {
-    files: usize,
-    bytes: u64,
-    life: Duration,
-}
-
-/// What is looked at beside names: each file costs a moment.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sweep {
-    Quick,
-    Thorough,
-}
-
-/// One file, and what it says about itself.
-struct Entry {
-    at_ms: u64,
-    bytes: Vec<u8>,
-    edition: Edition,
-}
 
 impl Directory {
     /// What one configuration knows is nothing to another: both may write here, and neither finds the other's.
@@ -241,7 +191,7 @@ impl Directory {
         let pad = " ".repeat((number % PADS) as usize);
         let writing = Writing {
             whole: [format!("{at_ms} {jid}{pad}\n").as_bytes(), bytes].concat(),
-            draft: spot.bucket.join(format!("{}.{}.{number}.{DRAFT}", spot.name, std::process::id())),
+            draft: spot.draft(number),
             spot: spot.clone(),
             jid: jid.clone(),
             times_ms: at_ms + 1..=now_ms,
@@ -314,198 +264,4 @@ impl Directory {
         };
         Spot { bucket: self.folder.join(bucket), name, most }
     }
-}
-
-impl Spot {
-    fn path(&self) -> PathBuf {
-        self.bucket.join(&self.name)
-    }
-
-    fn lead(&self) -> PathBuf {
-        self.bucket.join(format!("{}.{LEAD}", self.name))
-    }
-
-    fn make_bucket(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.bucket)
-    }
-
-    /// While this is held nobody else puts anything into the bucket. Nothing where somebody else does not let go of it.
-    async fn lock(&self) -> io::Result<Option<File>> {
-        let bucket = File::open(&self.bucket)?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match bucket.try_lock() {
-                Ok(()) => return Ok(Some(bucket)),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) if Instant::now() >= until => return Ok(None),
-                Err(TryLockError::WouldBlock) => sleep(POLL).await,
-            }
-        }
-    }
-
-    async fn lock_or_make(&self) -> io::Result<Option<File>> {
-        match self.lock().await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_bucket()?;
-                self.lock().await
-            }
-            lock => lock,
-        }
-    }
-
-    fn clear(&self, lock: Option<File>) -> io::Result<()> {
-        if lock.is_none() {
-            // Whoever was stopped there may have a draft of it in his hands.
-            self.remove_those(|name| name.starts_with(&self.name) && name.ends_with(DRAFT))?;
-        }
-        gone(fs::remove_file(self.path()))
-    }
-
-    fn remove_those(&self, are_meant: impl Fn(&str) -> bool) -> io::Result<()> {
-        for entry in fs::read_dir(&self.bucket)? {
-            let entry = entry?;
-            if entry.file_name().to_str().is_some_and(&are_meant) {
-                gone(fs::remove_file(entry.path()))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whatever is over the share leaves, what was written longest ago first, and what processes have left that were
-    /// killed. Times are those of the file system, which is the same for all of them.
-    fn sweep(&self, written: &fs::Metadata, sweep: Sweep) -> io::Result<()> {
-        let now = written.modified()?;
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.bucket)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            match name.to_str() {
-                Some(name) if !name.contains('.') => entries.push(entry.path()),
-                _ if entry.metadata().is_ok_and(|there| is_older(&there, ABANDONED, now)) => {
-                    gone(fs::remove_file(entry.path()))?
-                }
-                _ => {}
-            }
-        }
-        if sweep == Sweep::Thorough || entries.len() > self.most.files || written.len() > PERSON_BYTES {
-            self.shrink(entries, written, now)?;
-        }
-        Ok(())
-    }
-
-    fn shrink(&self, entries: Vec<PathBuf>, written: &fs::Metadata, now: SystemTime) -> io::Result<()> {
-        let seen = entries.into_iter().filter_map(|path| fs::symlink_metadata(&path).ok().map(|there| (there, path)));
-        let mut entries: Vec<_> = seen.filter(|(there, _)| there.ino() != written.ino()).collect();
-        entries.sort_by_key(|(there, _)| std::cmp::Reverse((there.mtime(), there.mtime_nsec())));
-        let (mut files, mut bytes) = (1, written.len());
-        for (there, path) in entries {
-            (files, bytes) = (files + 1, bytes + there.len());
-            if files > self.most.files || bytes > self.most.bytes || is_older(&there, self.most.life, now) {
-                gone(fs::remove_file(path))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Writing {
-    /// Nothing where it was overtaken.
-    fn put(&self) -> io::Result<Option<fs::Metadata>> {
-        let is_newer = |there: &Entry| self.times_ms.contains(&there.at_ms);
-        if self.is_overtaken() || Entry::read(&self.spot.path(), &self.jid)?.as_ref().is_some_and(is_newer) {
-            return Ok(None);
-        }
-        let there = self.place();
-        // This process may have been stopped in between, and what was removed then must not come back.
-        if self.is_overtaken() {
-            let place = if there.is_ok() { self.spot.path() } else { self.draft.clone() };
-            return gone(fs::remove_file(place)).map(|()| None);
-        }
-        there.inspect_err(|_| drop(fs::remove_file(&self.draft))).map(Some)
-    }
-
-    fn place(&self) -> io::Result<fs::Metadata> {
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&self.draft)?;
-        file.write_all(&self.whole)?;
-        fs::rename(&self.draft, self.spot.path())?;
-        file.metadata()
-    }
-
-    fn is_overtaken(&self) -> bool {
-        self.claim.as_ref().is_some_and(|claim| !claim.is_ours())
-    }
-}
-
-impl Entry {
-    /// Nothing where there is none, or something that is none. A link in its place is not followed.
-    fn read(path: &Path, jid: &BareJid) -> io::Result<Option<Entry>> {
-        let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-            Ok(file) => file,
-            Err(error) if is_none(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let there = file.metadata()?;
-        if !there.is_file() || there.len() > LIMIT {
-            return Ok(None);
-        }
-        let mut bytes = Vec::with_capacity(there.len() as usize + 1);
-        file.take(LIMIT).read_to_end(&mut bytes)?;
-        Ok(Entry::parse(bytes, jid, edition(&there)))
-    }
-
-    fn parse(mut bytes: Vec<u8>, jid: &BareJid, edition: Edition) -> Option<Entry> {
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        let (at_ms, address) = std::str::from_utf8(&bytes[..end]).ok()?.split_once(' ')?;
-        let at_ms = at_ms.parse().ok().filter(|_| address.trim_end() == jid.as_str())?;
-        bytes.drain(..=end);
-        Some(Entry { at_ms, bytes, edition })
-    }
-}
-
-/// One bucket in turn, also where nobody writes any more: `entries` was more once. Its folder stays, which another
-/// configuration of this identity may be using.
-fn sweep_another(folder: &Path, turn: u64, life: Duration, now: SystemTime) -> io::Result<()> {
-    let buckets = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
-    let Some(bucket) = buckets.get((turn % buckets.len().max(1) as u64) as usize) else { return Ok(()) };
-    for entry in fs::read_dir(bucket.path())? {
-        let entry = entry?;
-        let is_whole = entry.file_name().to_str().is_some_and(|name| !name.contains('.'));
-        let most = if is_whole { life } else { ABANDONED };
-        if entry.metadata().is_ok_and(|there| is_older(&there, most, now)) {
-            gone(fs::remove_file(entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
-fn edition(there: &fs::Metadata) -> Edition {
-    let time = (there.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(there.mtime_nsec() as u64);
-    Edition(u128::from(there.ino() ^ there.len().rotate_right(24)) << 64 | u128::from(time))
-}
-
-fn is_older(there: &fs::Metadata, age: Duration, now: SystemTime) -> bool {
-    there.modified().is_ok_and(|written| now.duration_since(written).is_ok_and(|found| found > age))
-}
-
-/// No file of ours.
-fn is_none(error: &io::Error) -> bool {
-    let is_link = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
-    error.kind() == io::ErrorKind::NotFound || is_link
-}
-
-/// Somebody else may have been faster.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// As a process holds the lock of this bucket that was stopped there.
-#[cfg(test)]
-pub fn stopped_while_it_wrote(bucket: &Path) -> File {
-    let bucket = File::open(bucket).expect("there is one");
-    bucket.lock().expect("nobody writes");
-    bucket
 }

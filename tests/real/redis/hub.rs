@@ -230,9 +230,7 @@ async fn no_more_people_are_kept_than_the_configuration_says() {
     for n in 0..2000 {
         one.write(&jid(&format!("u{n}@example.com")), b"away", 0, None).await;
     }
-    let kept =
-        redis.ask(&["EVAL", "return #redis.call('keys', '*:presence') - #redis.call('keys', '*}:presence')", "0"]);
-    let kept: usize = kept.parse().expect("a number");
+    let kept = entries(&redis);
     assert!((200..=256).contains(&kept), "{kept}");
     assert!(one.read(&jid("u1999@example.com")).await.is_some(), "the newest is there");
 }
@@ -278,10 +276,8 @@ async fn pictures_outlast_presences() {
     }
 }
 
-/// One node of a cluster is killed, and nobody takes its place: what the others have is told as before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_loses_a_node() {
-    let mut cluster = Cluster::start();
+/// A machine, and people that it has written to a cluster that serves what it has.
+async fn known_to_a_part(cluster: &Cluster) -> (Machine, Vec<BareJid>) {
     for node in &cluster.0 {
         node.ask(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]);
     }
@@ -290,15 +286,24 @@ async fn a_cluster_loses_a_node() {
     for who in &people {
         edition(one.write(who, b"away", 0, None).await);
     }
+    (one, people)
+}
+
+/// How many people a server knows.
+fn entries(node: &Redis) -> usize {
+    let count = "return #redis.call('keys', '*:presence') - #redis.call('keys', '*}:presence')";
+    node.ask(&["EVAL", count, "0"]).parse().expect("a number")
+}
+
+/// One node of a cluster is killed, and nobody takes its place: what the others have is told as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_loses_a_node() {
+    let mut cluster = Cluster::start();
+    let (one, people) = known_to_a_part(&cluster).await;
     // Not any node: the slots that show whether a server serves are nothing special.
     let is_first = |node: &Redis| !node.ask(&["GET", "webpresence:proof"]).contains("MOVED");
     let place = cluster.0.iter().position(is_first).expect("somebody has it");
-    let lost = cluster.0[place].ask(&[
-        "EVAL",
-        "return #redis.call('keys', '*:presence') - #redis.call('keys', '*}:presence')",
-        "0",
-    ]);
-    let lost: usize = lost.parse().expect("a number");
+    let lost = entries(&cluster.0[place]);
     assert!((1..60).contains(&lost), "{lost}");
     cluster.0[place].kill();
     let mut told = 0;
@@ -314,6 +319,32 @@ async fn a_cluster_loses_a_node() {
         assert!(Instant::now() < until);
     }
     assert!(told > 0);
+}
+
+/// Everybody withdraws while all of a cluster is lost, and one node does not come back: those of the others do not wait for
+/// it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_withdrawn_is_removed_though_a_node_stays_lost() {
+    let mut cluster = Cluster::start();
+    let (one, people) = known_to_a_part(&cluster).await;
+    cluster.0.iter().for_each(Redis::stop);
+    eventually_lost(&one).await;
+    for who in &people {
+        one.store.remove(who, NOW_MS, None).await;
+    }
+    let [first, second, third] = &mut cluster.0;
+    third.kill();
+    for node in [&*first, &*second] {
+        node.go_on();
+        eventually("it answers", || (node.ask(&["PING"]) == "PONG").then_some(()));
+        assert!(entries(node) > 5, "it still has its part");
+    }
+    let until = Instant::now() + PATIENCE;
+    while entries(first) + entries(second) > 0 {
+        assert!(Instant::now() < until, "what was to be removed is removed");
+        let _ = one.store.read(&people[0], Part::Presence, None, NOW_MS).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Both have heard something at the same moment, and each learns what the other has heard.

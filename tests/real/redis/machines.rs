@@ -11,11 +11,11 @@ use rustix::process::Signal;
 
 use crate::cases::cases;
 use crate::guests::{opt_in, somebody};
-use crate::relay::Tap;
 use crate::rig::eventually;
 use crate::rig::fastcgi::Connection;
 use crate::rig::leash::{Leash, directory};
 use crate::rig::redis::{Cluster, Redis};
+use crate::rig::tap::Tap;
 use crate::rig::webpresence::Webpresence;
 use crate::rig::xmpp::{DOMAIN, Identity, Kind, Xmpp};
 use crate::world::{Visit, next_number, visit};

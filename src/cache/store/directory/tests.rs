@@ -1,7 +1,13 @@
 //! The store in a directory: what is kept, what stays out, and what others leave behind.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
+
 use tempfile::TempDir;
 
+use super::entry::LIMIT;
+use super::spot::DRAFT;
 use super::*;
 use crate::config;
 
