@@ -3,22 +3,29 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::SocketFlags;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use self::conversation::Conversation;
-use self::stream::Stream;
+use self::parting::Partings;
+use self::stream::{Stream, Watched, watched};
+use self::trial::Trial;
 use super::listen::{BACKLOG, Listener, SocketFile};
 use crate::web::request::Request;
 use crate::web::response::Response;
 
 mod conversation;
+mod parting;
 mod stream;
+mod trial;
 
 /// Connections served at once; further ones wait in the backlog.
 pub const MAX_CONNECTIONS: usize = 2048;
@@ -67,21 +74,23 @@ where
     let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
     let crowd = Arc::new(Notify::new());
     let mut connections = JoinSet::new();
-    let converse = |stream, slot: OwnedSemaphorePermit, stop| {
+    let mut partings = Partings::new();
+    let mut trial = Trial::new();
+    let for_each = stop.clone();
+    let converse = |stream, slot: OwnedSemaphorePermit| {
         let conversation = Conversation::new(stream, limits, answer.clone());
-        let crowd = crowd.clone();
-        async move {
-            conversation.run(&crowd, stop).await;
-            drop(slot);
-        }
+        let (crowd, stop) = (crowd.clone(), for_each.clone());
+        async move { conversation.run(&crowd, stop).await.map(|stream| (stream, slot)) }
     };
+    let mut stopped = pin!(stopped(&mut stop));
     let mut trouble = false;
-    loop {
+    'serving: loop {
         let accepted = tokio::select! {
             biased;
-            () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next() => continue,
-            accepted = accept(&doors) => accepted,
+            () = &mut stopped => break,
+            Some(done) = connections.join_next() => { part(done, &mut partings); continue }
+            () = partings.sweep() => continue,
+            accepted = next_of(&doors) => accepted,
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -94,29 +103,51 @@ where
                 // One that is kept and idle holds a descriptor that somebody else needs.
                 crowd.notify_one();
                 tokio::select! {
-                    () = stopped(&mut stop) => break,
-                    Some(_) = connections.join_next() => continue,
-                    () = sleep(ACCEPT_PAUSE) => continue,
+                    () = &mut stopped => break,
+                    Some(done) = connections.join_next() => part(done, &mut partings),
+                    () = partings.close_first() => {}
+                    () = sleep(ACCEPT_PAUSE) => {}
                 }
+                continue;
             }
         };
         trouble = false;
-        if slots.available_permits() == 0 {
-            // One that is kept and idle makes room.
-            crowd.notify_one();
-        }
-        let slot = tokio::select! {
-            () = stopped(&mut stop) => break,
-            slot = slots.clone().acquire_owned() => slot.expect("the semaphore is never closed"),
+        partings.close_some();
+        let slot = loop {
+            if slots.available_permits() == 0 {
+                // One that is kept and idle makes room.
+                crowd.notify_one();
+            }
+            tokio::select! {
+                biased;
+                () = &mut stopped => break 'serving,
+                slot = slots.clone().acquire_owned() => break slot.expect("the semaphore is never closed"),
+                Some(done) = connections.join_next() => part(done, &mut partings),
+                () = partings.close_first() => {}
+            }
         };
-        connections.spawn(converse(stream, slot, stop.clone()));
+        // Most are done with at once, and need no task of their own.
+        match trial.of(converse(stream, slot)).await {
+            Ok(done) => part(Ok(done), &mut partings),
+            Err(rest) => drop(connections.spawn(rest)),
+        }
     }
     for stream in doors.into_iter().flat_map(Acceptor::close) {
         let Ok(slot) = slots.clone().try_acquire_owned() else { break };
-        connections.spawn(converse(stream, slot, stop.clone()));
+        connections.spawn(converse(stream, slot));
     }
-    while connections.join_next().await.is_some() {}
+    while let Some(done) = connections.join_next().await {
+        part(done, &mut partings);
+    }
+    partings.close_all().await;
     Ok(())
+}
+
+/// What is left of a connection whose last answer is out.
+fn part(done: Result<Option<(Stream, OwnedSemaphorePermit)>, JoinError>, partings: &mut Partings) {
+    if let Ok(Some((stream, slot))) = done {
+        partings.add(stream, slot);
+    }
 }
 
 /// Waits until `stop` holds true, or for good reason may.
@@ -125,55 +156,57 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// A listener in the hands of tokio.
-enum Acceptor {
-    Unix { _file: Option<SocketFile>, socket: tokio::net::UnixListener },
-    Tcp(tokio::net::TcpListener),
+/// A listener that is watched. tokio's own ones would watch each connection, too.
+struct Acceptor {
+    file: Option<SocketFile>,
+    family: Family,
+    socket: Watched,
+}
+
+enum Family {
+    Unix,
+    Tcp,
 }
 
 impl Acceptor {
     fn new(listener: Listener) -> io::Result<Acceptor> {
-        Ok(match listener {
-            Listener::Unix { file, socket } => {
-                Acceptor::Unix { _file: file, socket: tokio::net::UnixListener::from_std(socket)? }
-            }
-            Listener::Tcp(socket) => Acceptor::Tcp(tokio::net::TcpListener::from_std(socket)?),
-        })
+        let (file, family, socket) = match listener {
+            Listener::Unix { file, socket } => (file, Family::Unix, OwnedFd::from(socket)),
+            Listener::Tcp(socket) => (None, Family::Tcp, socket.into()),
+        };
+        Ok(Acceptor { file, family, socket: watched(socket)? })
     }
 
     /// Other processes may share the socket and take the connection first; then this goes on waiting.
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        match self {
-            Acceptor::Unix { socket, .. } => socket.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
-            Acceptor::Tcp(socket) => socket.poll_accept(context).map(|accepted| Stream::tcp(accepted?.0)),
+        loop {
+            ready!(self.socket.poll_read_ready(context))?;
+            match self.socket.try_io(|| self.accept()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                accepted => return Poll::Ready(accepted),
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<Stream> {
+        let accepted = rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC)?;
+        match self.family {
+            Family::Unix => Ok(Stream::unix(accepted)),
+            Family::Tcp => Stream::tcp(accepted),
         }
     }
 
     /// Those who have connected and were not accepted yet: closing the socket would cut them off with their requests.
     /// The file goes first, so that nobody follows them.
-    fn close(self) -> Vec<Stream> {
-        match self {
-            Acceptor::Unix { _file: file, socket } => {
-                drop(file);
-                let Ok(socket) = socket.into_std() else { return Vec::new() };
-                waiting(|| socket.accept().map(|(stream, _)| stream), Stream::from_unix)
-            }
-            Acceptor::Tcp(socket) => {
-                let Ok(socket) = socket.into_std() else { return Vec::new() };
-                waiting(|| socket.accept().map(|(stream, _)| stream), Stream::from_tcp)
-            }
-        }
+    fn close(mut self) -> Vec<Stream> {
+        self.file = None;
+        // No more than can have been waiting, for others may go on connecting by TCP.
+        std::iter::repeat_with(|| self.accept()).take(BACKLOG as usize).map_while(Result::ok).collect()
     }
 }
 
-/// Accepts until nobody is left; no more than can have been waiting, for others may go on connecting by TCP.
-fn waiting<S>(accept: impl Fn() -> io::Result<S>, open: impl Fn(S) -> io::Result<Stream>) -> Vec<Stream> {
-    let accepted = std::iter::from_fn(|| accept().ok()).take(BACKLOG as usize);
-    accepted.filter_map(|stream| open(stream).ok()).collect()
-}
-
 /// The next connection at any of the doors.
-async fn accept(doors: &[Acceptor]) -> io::Result<Stream> {
+async fn next_of(doors: &[Acceptor]) -> io::Result<Stream> {
     poll_fn(|context| {
         let ready = doors.iter().map(|door| door.poll_accept(context)).find(Poll::is_ready);
         ready.unwrap_or(Poll::Pending)

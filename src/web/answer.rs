@@ -153,7 +153,8 @@ impl Site<'_> {
         let scope = self.scope(query, &response, presence.state, widest);
         if !response.has("Cache-Control") {
             let settings = &self.config.cache;
-            response.headers.extend(caching::headers(scope, settings, presence.state, age, life, self.now_s));
+            let headers = caching::headers(scope, settings, presence.state, age, life, self.now_s);
+            response.headers.extend(headers.into_iter().flatten());
         }
         // Beside a redirect it would ask the browser to wait before it follows (RFC 9110, 10.2.3).
         if let Some(pause) = retry_after.filter(|_| response.status != 302) {

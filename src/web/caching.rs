@@ -31,35 +31,29 @@ pub fn headers(
     age: Duration,
     life: Duration,
     now_s: u64,
-) -> Vec<Header> {
-    let private = if scope == Scope::Private { "private, " } else { "" };
-    let control = match (scope, settings.ttl.checked_sub(age).map(|rest| rest.min(life))) {
-        (Scope::Nobody, _) => Cow::from("no-store"),
-        (Scope::Login, _) => Cow::from("private, no-cache"),
+) -> [Option<Header>; 2] {
+    let rest = settings.ttl.checked_sub(age).map(|rest| rest.min(life).as_secs().to_string());
+    let control: Cow<_> = match (scope, rest) {
+        (Scope::Nobody, _) => "no-store".into(),
+        (Scope::Login, _) => "private, no-cache".into(),
         // Caches count Age against max-age: beside anything but 0 it would be counted twice.
-        (_, None) => {
-            return vec![
-                ("Cache-Control", format!("{private}max-age=0").into()),
-                ("Age", age.as_secs().to_string().into()),
-            ];
+        (scope, None) => {
+            let control = if scope == Scope::Private { "private, max-age=0" } else { "max-age=0" };
+            return [Some(("Cache-Control", control.into())), Some(("Age", age.as_secs().to_string().into()))];
         }
-        (Scope::Private, Some(rest)) => format!("private, max-age={}", rest.as_secs()).into(),
-        (Scope::Public, Some(rest)) if state == State::Forbidden => {
-            format!("public, max-age={}", rest.as_secs()).into()
+        (Scope::Private, Some(rest)) => ["private, max-age=", &rest].concat().into(),
+        (Scope::Public, Some(rest)) if state == State::Forbidden => ["public, max-age=", &rest].concat().into(),
+        (Scope::Public, Some(rest)) => {
+            let (refresh, stale) = (settings.refresh.as_secs().to_string(), settings.stale.as_secs().to_string());
+            ["public, max-age=", &rest, ", stale-while-revalidate=", &refresh, ", stale-if-error=", &stale]
+                .concat()
+                .into()
         }
-        (Scope::Public, Some(rest)) => format!(
-            "public, max-age={}, stale-while-revalidate={}, stale-if-error={}",
-            rest.as_secs(),
-            settings.refresh.as_secs(),
-            settings.stale.as_secs(),
-        )
-        .into(),
     };
-    let mut headers = vec![("Cache-Control", control)];
     // COMPAT: nginx keeps an answer without counting an Age (RFC 9111, 5.1), but tells its Date again: browsers count
     // from that, instead of keeping an old answer for another max-age.
-    headers.extend((scope == Scope::Public).then(|| date(now_s)).flatten().map(|date| ("Date", date.into())));
-    headers
+    let date = (scope == Scope::Public).then(|| date(now_s)).flatten();
+    [Some(("Cache-Control", control)), date.map(|date| ("Date", date.into()))]
 }
 
 /// As HTTP writes it (RFC 9110, 5.6.7).
@@ -109,12 +103,12 @@ mod tests {
             let date = (scope == Scope::Public && age.is_none()).then_some(("Date", DATE.into()));
             expected.extend(age.map(|age| ("Age", age.into())).or(date));
             let found = headers(scope, &settings, state, Duration::from_millis(age_ms), Duration::MAX, NOW_S);
-            assert_eq!(found, expected, "{scope:?} {state:?} {age_ms}");
+            assert_eq!(found.into_iter().flatten().collect::<Vec<_>>(), expected, "{scope:?} {state:?} {age_ms}");
         }
         for (life, control) in [(0, "private, max-age=0"), (17, "private, max-age=17"), (18, "private, max-age=18")] {
             let life_left = Duration::from_secs(life);
             let found = headers(Scope::Private, &settings, away, Duration::from_secs(12), life_left, NOW_S);
-            assert_eq!(found, [("Cache-Control", control.into())], "a link that ends in {life} s");
+            assert_eq!(found, [Some(("Cache-Control", control.into())), None], "a link that ends in {life} s");
         }
     }
 }

@@ -132,7 +132,7 @@ impl Response {
             self.headers.retain(|(name, _)| *name != "Content-Type");
             self.body.clear();
         }
-        self.with("ETag", format!("\"{}\"", tag.as_str()))
+        self.with("ETag", ["\"", tag.as_str(), "\""].concat())
     }
 }
 

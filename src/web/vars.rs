@@ -2,16 +2,18 @@
 //! five or ten are looked at. Values are bytes: whoever sends a header chooses them. How many there may be is the
 //! gateway's business.
 
-use std::fmt;
+use std::{fmt, mem};
 
 /// Names and values in the order they came.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Vars {
     bytes: Vec<u8>,
     places: Vec<Place>,
-    /// A bit for each hint there is.
-    hints: u64,
+    last: Last,
 }
+
+/// By what is hinted: where the last such name is among the places, counted from one. Fewer fit into a request.
+type Last = [u16; 32];
 
 /// Where in the bytes a name begins, its value behind it, and where that ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,39 +22,55 @@ pub struct Place {
     name: usize,
     value: usize,
     end: usize,
+    /// The one before it, as in `Last`.
+    before: u16,
 }
 
 impl Place {
     /// Of a name that begins there, with a value of so many bytes right behind it.
     pub fn new(begin: usize, name: &[u8], value_len: usize) -> Place {
         let value = begin + name.len();
-        Place { hint: hint(name), name: begin, value, end: value + value_len }
+        Place { hint: hint(name), name: begin, value, end: value + value_len, before: 0 }
+    }
+
+    /// Takes its place among those there are.
+    fn follow(&mut self, index: usize, last: &mut Last) {
+        let number = u16::try_from(index + 1).unwrap_or_default();
+        self.before = mem::replace(&mut last[head(self.hint)], number);
     }
 }
 
 impl Vars {
     /// Those that lie at `places` within `bytes`, whatever else is there.
-    pub fn new(bytes: Vec<u8>, places: Vec<Place>) -> Vars {
-        let hints = places.iter().fold(0, |hints, place| hints | bit(place.hint));
-        Vars { bytes, places, hints }
+    pub fn new(bytes: Vec<u8>, mut places: Vec<Place>) -> Vars {
+        let mut last = Last::default();
+        for (index, place) in places.iter_mut().enumerate() {
+            place.follow(index, &mut last);
+        }
+        Vars { bytes, places, last }
     }
 
     pub fn insert(&mut self, name: &[u8], value: &[u8]) {
-        let place = Place::new(self.bytes.len(), name, value.len());
+        let mut place = Place::new(self.bytes.len(), name, value.len());
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(value);
-        self.hints |= bit(place.hint);
+        place.follow(self.places.len(), &mut self.last);
         self.places.push(place);
     }
 
     /// The last value of this name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let (name, hint) = (name.as_bytes(), hint(name.as_bytes()));
-        if self.hints & bit(hint) == 0 {
-            return None;
+        let mut number = self.last[head(hint)];
+        while number > 0 {
+            let place = &self.places[usize::from(number) - 1];
+            let (known, value) = self.pair(place);
+            if place.hint == hint && known == name {
+                return Some(value);
+            }
+            number = place.before;
         }
-        let mut alike = self.places.iter().rev().filter(|place| place.hint == hint);
-        alike.find_map(|place| self.pair(place).0.eq(name).then(|| self.pair(place).1))
+        None
     }
 
     /// All pairs, those of a repeated name too.
@@ -70,9 +88,9 @@ fn hint(name: &[u8]) -> u16 {
     u16::from_be_bytes([name.len() as u8, name.last().copied().unwrap_or_default()])
 }
 
-/// One of a few: most names that are looked for are not there, and most of those miss here.
-fn bit(hint: u16) -> u64 {
-    1 << (hint.wrapping_mul(0x9e37) >> 10)
+/// One of a few: most names that are looked for are not there, and most of those meet nobody here.
+fn head(hint: u16) -> usize {
+    usize::from(hint.wrapping_mul(0x9e37) >> 11)
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Vars {

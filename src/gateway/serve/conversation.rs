@@ -4,25 +4,21 @@
 use std::collections::HashMap;
 use std::future::{Future, pending, poll_fn};
 use std::io;
-use std::mem::{self, MaybeUninit};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::ReadBuf;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::stream::Stream;
+use super::trial::Trial;
 use super::{Limits, stopped};
 use crate::gateway::cgi;
 use crate::gateway::records::{Connection, Event, Received};
 use crate::web::request::Request;
 use crate::web::response::Response;
-
-/// Read at once. A request of a browser is 1-4 KiB.
-const READ_BYTES: usize = 16 * 1024;
 
 /// How long a stop waits for the request for which a new connection was opened.
 const FIRST_TIME: Duration = Duration::from_secs(1);
@@ -35,8 +31,7 @@ pub struct Conversation<A, F> {
     stream: Stream,
     limits: Limits,
     answer: A,
-    /// Where an answer is tried that may be ready; its room is used again and again.
-    trial: Pin<Box<Option<F>>>,
+    trial: Trial<F>,
     records: Connection,
     /// Answers in the making: the request's id and the bytes for FCGI_STDOUT. Dropped with the connection.
     answers: JoinSet<(u16, Vec<u8>)>,
@@ -59,18 +54,16 @@ where
         let opened = Instant::now();
         let records = Connection::new(limits.connections, opened);
         let (answers, wanted) = (JoinSet::new(), HashMap::new());
-        let trial = Box::pin(None);
-        Conversation { stream, limits, answer, trial, records, answers, wanted, opened, served: false }
+        Conversation { stream, limits, answer, trial: Trial::new(), records, answers, wanted, opened, served: false }
     }
 
-    /// Until either side closes. `crowd` asks one connection that is kept and idle to make room.
-    pub async fn run(mut self, crowd: &Notify, stop: watch::Receiver<bool>) {
+    /// Until either side is done. What is to be closed after the last answer is handed back. `crowd` asks one connection
+    /// that is kept and idle to make room.
+    pub async fn run(mut self, crowd: &Notify, stop: watch::Receiver<bool>) -> Option<Stream> {
         let ended = self.converse(crowd, stop).await;
         // What nobody will read is dropped before the connection's place is given to another.
         self.answers.shutdown().await;
-        if ended.is_ok() {
-            self.stream.close().await;
-        }
+        ended.is_ok().then_some(self.stream)
     }
 
     /// Ok when the last answer has just been sent.
@@ -138,16 +131,9 @@ where
 
     /// Most answers need nothing that is not here, and are sent from this task; all others get one of their own.
     async fn answer_now(&mut self, id: u16, request: Request) -> Result<(), Gone> {
-        self.trial.set(Some((self.answer)(request)));
-        let at_once = poll_fn(|context| Poll::Ready(poll_once(self.trial.as_mut(), context))).await;
-        match at_once {
-            Poll::Ready(response) => {
-                self.trial.set(None);
-                self.respond(id, &cgi::serialise(&response)).await
-            }
-            Poll::Pending => {
-                let mut begun = mem::replace(&mut self.trial, Box::pin(None));
-                let rest = poll_fn(move |context| poll_once(begun.as_mut(), context));
+        match self.trial.of((self.answer)(request)).await {
+            Ok(response) => self.respond(id, &cgi::serialise(&response)).await,
+            Err(rest) => {
                 self.start_answer(id, rest);
                 Ok(())
             }
@@ -209,22 +195,14 @@ where
     }
 }
 
-/// Of an answer that is there.
-fn poll_once<F: Future>(trial: Pin<&mut Option<F>>, context: &mut Context<'_>) -> Poll<F::Output> {
-    trial.as_pin_mut().expect("it was set before").poll(context)
-}
-
 /// Waits until something comes, and takes it in.
 async fn receive(stream: &mut Stream, records: &mut Connection) -> Result<Received, Gone> {
     poll_fn(|context| {
-        // No part of the waiting task: an idle connection costs next to nothing. Nor is it cleared.
-        let mut room = [MaybeUninit::uninit(); READ_BYTES];
-        let mut buffer = ReadBuf::uninit(&mut room);
-        let read = ready!(stream.poll_read(context, &mut buffer));
-        Poll::Ready(match (read, buffer.filled()) {
-            (Err(_), _) | (Ok(()), []) => Err(Gone),
-            (Ok(()), bytes) => Ok(records.receive(bytes, Instant::now())),
-        })
+        let received = ready!(stream.poll_read(context, |bytes| match bytes {
+            [] => Err(Gone),
+            bytes => Ok(records.receive(bytes, Instant::now())),
+        }));
+        Poll::Ready(received.unwrap_or(Err(Gone)))
     })
     .await
 }

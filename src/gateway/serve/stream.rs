@@ -1,88 +1,140 @@
-//! An accepted connection, Unix or TCP.
+//! An accepted connection, Unix or TCP. Most requests are there when it is first looked at: tokio gets to know a
+//! connection only when it has to be waited for.
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+pub use tokio::net::unix::pipe::Receiver as Watched;
 
-/// How long a connection that we close may take to be closed from the other side too.
-const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// Read at once. A request of a browser is 1-4 KiB.
+const READ_BYTES: usize = 16 * 1024;
+
+/// How often a connection that is closing is read at a time: who has not closed by then is looked at again.
+const LAST_READS: usize = 4;
 
 /// A stream of bytes. It is waited on without a buffer: idle connections cost next to nothing.
 #[derive(Debug)]
-pub enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
+pub struct Stream {
+    socket: Socket,
+    /// Nobody has read yet.
+    is_new: bool,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Ours(OwnedFd),
+    Watched(Watched),
+    /// It could not be watched.
+    Lost,
 }
 
 impl Stream {
+    pub fn unix(socket: OwnedFd) -> Stream {
+        Stream { socket: Socket::Ours(socket), is_new: true }
+    }
+
     /// Without Nagle's delay, which costs an answer 40 ms.
-    pub fn tcp(stream: TcpStream) -> io::Result<Stream> {
-        stream.set_nodelay(true)?;
-        Ok(Stream::Tcp(stream))
+    pub fn tcp(socket: OwnedFd) -> io::Result<Stream> {
+        set_tcp_nodelay(&socket, true)?;
+        Ok(Stream { socket: Socket::Ours(socket), is_new: true })
     }
 
-    pub fn from_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
-        stream.set_nonblocking(true)?;
-        Ok(Stream::Unix(UnixStream::from_std(stream)?))
-    }
-
-    pub fn from_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
-        stream.set_nonblocking(true)?;
-        Stream::tcp(TcpStream::from_std(stream)?)
-    }
-
-    /// Reads what has come. A read that does not fill the buffer is known to be the last for now: no second one asks.
-    pub fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+    /// Hands what has come to `take`; nothing where the other side has closed.
+    pub fn poll_read<T>(&mut self, context: &mut Context<'_>, take: impl FnOnce(&[u8]) -> T) -> Poll<io::Result<T>> {
+        // No part of a waiting task. Nor is it cleared.
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        if mem::take(&mut self.is_new)
+            && let Some(bytes) = receive(self.socket()?, &mut room)?
+        {
+            return Poll::Ready(Ok(take(bytes)));
         }
+        let mut buffer = ReadBuf::uninit(&mut room);
+        // A read that does not fill the buffer is known to be the last for now: no second one asks.
+        ready!(Pin::new(self.watching()?).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(take(buffer.filled())))
     }
 
     /// Writes as much as goes without waiting.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.try_write(bytes),
-            Stream::Tcp(stream) => stream.try_write(bytes),
+        Ok(send(self.socket()?, bytes, SendFlags::DONTWAIT)?)
+    }
+
+    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let socket = UnixStream::from(self.socket()?.try_clone_to_owned()?);
+        socket.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(socket)?.write_all(bytes).await
+    }
+
+    /// Nothing more is written, and the other side may close.
+    pub fn shut(&self) -> io::Result<()> {
+        Ok(shutdown(self.socket()?, Shutdown::Write)?)
+    }
+
+    /// The other side has closed too. What else has come is dropped.
+    pub fn is_over(&self) -> bool {
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        let mut read = || Ok::<_, io::Error>(receive(self.socket()?, &mut room)?.map(<[u8]>::len));
+        for _ in 0..LAST_READS {
+            match read() {
+                Ok(Some(0)) | Err(_) => return true,
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+            }
+        }
+        false
+    }
+
+    /// Waits until the other side has closed too. What else comes is dropped.
+    pub async fn over(&mut self) {
+        poll_fn(|context| {
+            while let Ok(1..) = ready!(self.poll_read(context, <[u8]>::len)) {}
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.socket {
+            Socket::Ours(socket) => Ok(socket.as_fd()),
+            Socket::Watched(socket) => Ok(socket.as_fd()),
+            Socket::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Stream::Unix(stream) => stream.write_all(bytes).await,
-            Stream::Tcp(stream) => stream.write_all(bytes).await,
-        }
-    }
-
-    /// Closes so that the last answer arrives: a socket closed while something lies unread in it (an empty FCGI_STDIN
-    /// sent twice) resets the connection, and TCP then throws away what was under way.
-    pub async fn close(mut self) {
-        let shut = match &mut self {
-            Stream::Unix(stream) => stream.shutdown().await,
-            Stream::Tcp(stream) => stream.shutdown().await,
+    fn watching(&mut self) -> io::Result<&mut Watched> {
+        self.socket = match mem::replace(&mut self.socket, Socket::Lost) {
+            Socket::Ours(socket) => Socket::Watched(watched(socket)?),
+            watched => watched,
         };
-        if shut.is_ok() {
-            // Closed in time or not, now it is over.
-            let _ = timeout(CLOSE_TIME, self.drain()).await;
+        match &mut self.socket {
+            Socket::Watched(socket) => Ok(socket),
+            Socket::Ours(_) | Socket::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
+}
 
-    async fn drain(&mut self) -> io::Result<()> {
-        let mut read = async || {
-            poll_fn(|context| {
-                let mut buffer = [0; 1024];
-                let mut buffer = ReadBuf::new(&mut buffer);
-                self.poll_read(context, &mut buffer).map_ok(|()| buffer.filled().len())
-            })
-            .await
-        };
-        while read().await? > 0 {}
-        Ok(())
+/// Waits until something comes at a socket, listening or connected, of either family. tokio's own sockets wait for room
+/// to write as well, and the process would wake up for each answer that is taken; the end of a pipe does not, and makes
+/// no call that a socket does not know.
+pub fn watched(socket: OwnedFd) -> io::Result<Watched> {
+    ioctl_fionbio(&socket, true)?;
+    Watched::from_owned_fd_unchecked(socket)
+}
+
+/// What has come, if anything: nothing at all is the end.
+fn receive<'a>(socket: BorrowedFd<'_>, room: &'a mut [MaybeUninit<u8>]) -> io::Result<Option<&'a [u8]>> {
+    match recv(socket, room, RecvFlags::DONTWAIT) {
+        Ok(((bytes, _), _)) => Ok(Some(bytes)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,0 +1,81 @@
+//! Connections whose last answer is out. A socket closed while something lies unread in it (an empty FCGI_STDIN sent
+//! twice) resets the connection, and TCP then throws away what was under way: so the other side closes first, or has had
+//! its time. Most have closed when the next connection comes; nobody is woken for it.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::stream::Stream;
+
+/// How long a connection that we close may take to be closed from the other side too.
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// See the module; the oldest is the first.
+pub struct Partings {
+    waiting: VecDeque<Parting>,
+    /// Goes off when the time of one of them may be over.
+    alarm: Pin<Box<Sleep>>,
+}
+
+struct Parting {
+    stream: Stream,
+    until: Instant,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Partings {
+    pub fn new() -> Partings {
+        Partings { waiting: VecDeque::new(), alarm: Box::pin(sleep_until(Instant::now())) }
+    }
+
+    pub fn add(&mut self, stream: Stream, slot: OwnedSemaphorePermit) {
+        if stream.shut().is_err() {
+            return;
+        }
+        let until = Instant::now() + CLOSE_TIME;
+        self.waiting.push_back(Parting { stream, until, _slot: slot });
+        if self.alarm.is_elapsed() {
+            self.alarm.as_mut().reset(until);
+        }
+    }
+
+    /// Closes those in front that may be closed.
+    pub fn close_some(&mut self) {
+        while self.waiting.front().is_some_and(|first| first.stream.is_over()) {
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Waits until the time of one may be over, and closes all that may be closed.
+    pub async fn sweep(&mut self) {
+        if self.waiting.is_empty() {
+            return pending().await;
+        }
+        self.alarm.as_mut().await;
+        let now = Instant::now();
+        self.waiting.retain(|parting| now < parting.until && !parting.stream.is_over());
+        if let Some(first) = self.waiting.front() {
+            self.alarm.as_mut().reset(first.until);
+        }
+    }
+
+    /// Waits until the first is closed.
+    pub async fn close_first(&mut self) {
+        let Some(first) = self.waiting.front_mut() else { return pending().await };
+        // In time or not, now it is over.
+        let _ = timeout_at(first.until, first.stream.over()).await;
+        self.waiting.pop_front();
+    }
+
+    /// Waits until all are closed.
+    pub async fn close_all(mut self) {
+        while !self.waiting.is_empty() {
+            self.close_first().await;
+        }
+    }
+}
