@@ -146,6 +146,12 @@ impl Site {
             return Found::Known { sight: Sight::bare(Presence::bare(State::Forbidden)), age };
         }
         let sieve = Sieve::new(identity, pair);
+        if wanted.want == Want::Presence
+            && let Some((sight, age)) = post.cache.fresh(&pair.target).await
+            && sieve.passes(&sight)
+        {
+            return Found::Known { sight: sieve.told(sight), age };
+        }
         let is_known = post.cache.remembers(&pair.target, |sight| sieve.passes(sight)).await;
         let admitted = if is_known { Ok(()) } else { post.admit(&wanted, (self.clock)()).await };
         if let Err(retry_after) = admitted {

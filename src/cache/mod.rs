@@ -198,6 +198,12 @@ impl Cache {
         }
     }
 
+    /// What needs no lookup, and how old it is. Whoever is to see it is the caller's business.
+    pub async fn fresh(&self, jid: &BareJid) -> Option<(Sight, Duration)> {
+        self.keep_up(jid, Want::Presence, Look::Lately).await;
+        self.stored(jid, Want::Presence).filter(|(_, age)| self.freshness(*age) == Freshness::Fresh)
+    }
+
     /// Whether somebody is remembered, however long ago, and as what `may_see` lets pass.
     pub async fn remembers(&self, jid: &BareJid, may_see: impl Fn(&Sight) -> bool) -> bool {
         self.keep_up(jid, Want::Presence, Look::Lately).await;

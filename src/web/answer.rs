@@ -43,7 +43,8 @@ pub async fn answer(
     now_s: u64,
     find: impl AsyncFnOnce(&Identity, Wanted, Instant) -> Found,
 ) -> Response {
-    let mut site = Site { config, icons, request, now_s, deadline: request.arrived + config.patience() };
+    let (has_login, deadline) = (request.has_login(), request.arrived + config.patience());
+    let mut site = Site { config, icons, request, has_login, now_s, deadline };
     if request.method() == Some(Method::Options) {
         return Response::preflight(site.readers(None, site.strictest())).seal(request);
     }
@@ -124,6 +125,7 @@ struct Site<'a> {
     config: &'a Config,
     icons: &'a Arc<Icons>,
     request: &'a Request,
+    has_login: bool,
     now_s: u64,
     deadline: Instant,
 }
@@ -254,7 +256,7 @@ impl Site<'_> {
     fn scope(&self, query: &Query, response: &Response, state: State, widest: Scope) -> Scope {
         let own = if self.request.method() == Some(Method::Post) || response.status >= 400 || state == State::Unknown {
             Scope::Nobody
-        } else if self.request.has_login() {
+        } else if self.has_login {
             Scope::Login
         } else if may_redirect(query) {
             Scope::Private
@@ -282,7 +284,7 @@ impl Site<'_> {
         let origins = self.origins(identity);
         match origins.iter().find_map(|origins| origins::listed(self.request, origins)) {
             Some(origin) => Readers::Origin(origin),
-            None if origins.is_empty() && widest == Scope::Public && !self.request.has_login() => Readers::Everybody,
+            None if origins.is_empty() && widest == Scope::Public && !self.has_login => Readers::Everybody,
             None => Readers::OwnSite,
         }
     }
