@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -68,16 +69,20 @@ impl State {
     }
 }
 
-/// A status text in the languages its author gave; the language is empty where he named none.
+/// A status text in the languages its author gave; the language is empty where he named none. Thousands are remembered:
+/// they take no more room than they need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Texts(Vec<(String, String)>);
+pub struct Texts(Box<[(Box<str>, Box<str>)]>);
 
 impl Texts {
     /// Adds one text. Blank texts say nothing and are left out; the first of a repeated language counts.
     pub fn insert(&mut self, lang: &str, text: &str) {
         let lang = lang.to_ascii_lowercase();
-        if !text.trim().is_empty() && self.0.iter().all(|(known, _)| *known != lang) {
-            self.0.push((lang, text.to_owned()));
+        if !text.trim().is_empty() && self.0.iter().all(|(known, _)| **known != lang) {
+            let mut texts = mem::take(&mut self.0).into_vec();
+            texts.reserve_exact(1);
+            texts.push((lang.into(), text.into()));
+            self.0 = texts.into();
         }
     }
 
@@ -88,10 +93,10 @@ impl Texts {
     /// The text for the first wanted language that is there, looked up as RFC 4647, 3.4 says (`de-AT`, then `de`);
     /// else the one without a language, else the first.
     pub fn choose(&self, wanted: &[String]) -> Option<&str> {
-        let exact = |lang: &str| self.0.iter().find(|(known, _)| known == lang);
+        let exact = |lang: &str| self.0.iter().find(|(known, _)| **known == *lang);
         let fallback = || exact("").or(self.0.first());
         let found = wanted.iter().find_map(|tag| lookup(tag, exact));
-        found.or_else(fallback).map(|(_, text)| text.as_str())
+        found.or_else(fallback).map(|(_, text)| &**text)
     }
 }
 

@@ -299,11 +299,12 @@ impl Cache {
         let (number, done, outlook) = inner.lookups.begin(key);
         drop(inner);
         let (cache, key, lookup) = (self.clone(), key.clone(), lookup(key.1));
-        let task = tokio::spawn(async move {
+        // Apart from its task: glibc fills no hole with anything large that is aligned as tasks are.
+        let task = tokio::spawn(Box::pin(async move {
             let outcome = cache.take_turn(&key, number, deadline, trust, lookup, &done).await;
             cache.lock().lookups.end(&key, number);
             done.send_replace(Some(outcome));
-        });
+        }));
         if self.renewal == Renewal::Never {
             self.lock().tasks.push(task);
         }
