@@ -20,7 +20,7 @@ use std::time::Duration;
 use jid::BareJid;
 use lexopt::{Arg, Parser, ValueExt as _};
 use log::{Level, LevelFilter};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::access;
 use crate::config::{self, Config, Environment, Identity, LogSettings, LogTarget, directory, load};
@@ -354,9 +354,12 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
     }
 }
 
+/// Threads for what cannot be awaited, files and the system's search for names: each costs memory, and disks have one arm.
+const BLOCKING_THREADS: usize = 16;
+
 /// What commands and CGI run on: one thread is enough.
 fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    Builder::new_current_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()
 }
 
 /// Runs to the end of `task`, and no longer: the system's search for a name cannot be broken off, and a web server waits

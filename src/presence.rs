@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::iter;
 use std::mem;
 use std::sync::Arc;
 
@@ -69,20 +70,26 @@ impl State {
     }
 }
 
-/// A status text in the languages its author gave; the language is empty where he named none. Thousands are remembered:
-/// they take no more room than they need.
+/// A status text in the languages its author gave; the language is empty where he named none. Thousands are remembered,
+/// so that all is in one piece: language and text by turns, each with [`END`] behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Texts(Box<[(Box<str>, Box<str>)]>);
+#[serde(from = "Vec<(String, String)>", into = "Vec<(String, String)>")]
+pub struct Texts(Box<str>);
+
+/// XML has no such character (XML 1.0, 2.2).
+const END: char = '\0';
 
 impl Texts {
     /// Adds one text. Blank texts say nothing and are left out; the first of a repeated language counts.
     pub fn insert(&mut self, lang: &str, text: &str) {
         let lang = lang.to_ascii_lowercase();
-        if !text.trim().is_empty() && self.0.iter().all(|(known, _)| **known != lang) {
-            let mut texts = mem::take(&mut self.0).into_vec();
-            texts.reserve_exact(1);
-            texts.push((lang.into(), text.into()));
-            self.0 = texts.into();
+        if !text.trim().is_empty() && self.iter().all(|(known, _)| known != lang) {
+            let mut all = String::from(mem::take(&mut self.0));
+            for part in [&lang, text] {
+                all.extend(part.chars().filter(|c| *c != END));
+                all.push(END);
+            }
+            self.0 = all.into();
         }
     }
 
@@ -93,10 +100,29 @@ impl Texts {
     /// The text for the first wanted language that is there, looked up as RFC 4647, 3.4 says (`de-AT`, then `de`);
     /// else the one without a language, else the first.
     pub fn choose(&self, wanted: &[String]) -> Option<&str> {
-        let exact = |lang: &str| self.0.iter().find(|(known, _)| **known == *lang);
-        let fallback = || exact("").or(self.0.first());
+        let exact = |lang: &str| self.iter().find(|(known, _)| *known == lang);
+        let fallback = || exact("").or_else(|| self.iter().next());
         let found = wanted.iter().find_map(|tag| lookup(tag, exact));
-        found.or_else(fallback).map(|(_, text)| &**text)
+        found.or_else(fallback).map(|(_, text)| text)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut parts = self.0.split(END);
+        iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+}
+
+impl From<Vec<(String, String)>> for Texts {
+    fn from(all: Vec<(String, String)>) -> Texts {
+        let mut texts = Texts::default();
+        all.iter().for_each(|(lang, text)| texts.insert(lang, text));
+        texts
+    }
+}
+
+impl From<Texts> for Vec<(String, String)> {
+    fn from(texts: Texts) -> Vec<(String, String)> {
+        texts.iter().map(|(lang, text)| (lang.to_owned(), text.to_owned())).collect()
     }
 }
 
@@ -264,6 +290,18 @@ mod tests {
             Presence::best(&[resource], Rule::MostAvailable).expect("there is one").since
         };
         assert_eq!([since(Some(5), Some(3)), since(Some(5), None), since(None, None)], [Some(3), Some(5), None]);
+    }
+
+    #[test]
+    fn texts_are_kept_in_one_piece_and_written_by_language() {
+        let mut texts = Texts::default();
+        for (lang, text) in [("de", "Da"), ("", "Here\n"), ("DE", "Hier"), ("fr", " \t"), ("x\0y", "a\0b")] {
+            texts.insert(lang, text);
+        }
+        let written = r#"[["de","Da"],["","Here\n"],["xy","ab"]]"#;
+        assert_eq!(serde_json::to_string(&texts).expect("strings"), written);
+        assert_eq!(serde_json::from_str::<Texts>(written).expect("it was written here"), texts);
+        assert_eq!(serde_json::from_str::<Texts>("[]").expect("it may be"), Texts::default());
     }
 
     #[test]

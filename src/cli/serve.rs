@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use log::Level;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::{Failed, configured, exit_code, run_on, runtime, shared_directory};
+use super::{BLOCKING_THREADS, Failed, configured, exit_code, run_on, runtime, shared_directory};
 use crate::config::keys::Section;
 use crate::config::{Config, Environment, Identity, Requester, WebSettings, load};
 use crate::gateway::signals::Signals;
@@ -176,7 +176,10 @@ fn run(file: Option<PathBuf>, config: Config, listeners: Vec<Listener>, life: Li
 fn workers(count: usize) -> io::Result<Runtime> {
     match count {
         1 => runtime(),
-        count => tokio::runtime::Builder::new_multi_thread().worker_threads(count).enable_all().build(),
+        count => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(count).max_blocking_threads(BLOCKING_THREADS).enable_all().build()
+        }
     }
 }
 

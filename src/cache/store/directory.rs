@@ -15,7 +15,7 @@ use std::{fs, io};
 use jid::BareJid;
 use log::Level;
 use ring::digest;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -41,6 +41,9 @@ const LEAD_MARGIN: Duration = Duration::from_secs(1);
 /// Two writings of the same length within a tick of the clock would look the same.
 const PADS: u64 = 32;
 
+/// So much waits for a disk that is slower than lookups; what comes more is not shared.
+const ROW: usize = 64;
+
 /// Every so many writings of a process it looks for what is too old.
 const SELDOM: u64 = 16;
 
@@ -59,6 +62,8 @@ pub struct Directory {
     lead: Duration,
     /// One thing at a time: a disk does no more, and threads cost memory.
     hand: Mutex<()>,
+    /// Places in the row of what is to be written.
+    row: Semaphore,
     trouble: Trouble,
 }
 
@@ -82,6 +87,7 @@ impl Directory {
             writings: AtomicU64::new(u64::from(std::process::id())),
             lead: identity.timeout + LEAD_MARGIN,
             hand: Mutex::default(),
+            row: Semaphore::new(ROW),
         }
     }
 
@@ -185,6 +191,8 @@ impl Directory {
         News { bytes, age, now_ms }: News<'_>,
         lead: Option<&lead::Lead>,
     ) -> io::Result<Written> {
+        let Ok(_place) = self.row.try_acquire() else { return Ok(Written::Nowhere) };
+        let _turn = self.hand.lock().await;
         let Some(lock) = spot.lock_or_make().await? else { return Ok(Written::Nowhere) };
         let number = self.writings.fetch_add(1, Ordering::Relaxed);
         let at_ms = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -198,7 +206,7 @@ impl Directory {
             claim: lead.map(lead::Lead::claim),
         };
         let (folder, life) = (self.folder.clone(), self.life.max(PICTURE_LIFE));
-        let written = self.by_hand(move || {
+        let written = by_hand(move || {
             let _lock = lock;
             let Some(there) = writing.put()? else { return Ok(Written::Overtaken) };
             let is_seldom = number.is_multiple_of(SELDOM);
@@ -213,21 +221,13 @@ impl Directory {
 
     /// Without its entry, whoever wrote it.
     async fn clear(&self, spot: Spot) -> io::Result<()> {
+        let _turn = self.hand.lock().await;
         let lock = match spot.lock().await {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        self.by_hand(move || spot.clear(lock)).await.map(drop)
-    }
-
-    /// On a thread of its own, since a disk may be slow. Nothing where the runtime ends.
-    async fn by_hand<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<Option<T>> {
-        let _turn = self.hand.lock().await;
-        spawn_blocking(work).await.ok().transpose()
+        by_hand(move || spot.clear(lock)).await.map(drop)
     }
 
     /// Of somebody's entries, ours first.
@@ -264,4 +264,9 @@ impl Directory {
         };
         Spot { bucket: self.folder.join(bucket), name, most }
     }
+}
+
+/// On a thread of its own, since a disk may be slow. Nothing where the runtime ends.
+async fn by_hand<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<Option<T>> {
+    spawn_blocking(work).await.ok().transpose()
 }
