@@ -68,7 +68,7 @@ struct Post {
     /// Made for the first question: where all answers are remembered nobody needs it.
     prober: Mutex<Option<Prober>>,
     strangers: Arc<Mutex<Strangers>>,
-    rate: Arc<Mutex<Rate>>,
+    rate: Arc<tokio::sync::Mutex<Rate>>,
 }
 
 /// A refusal is told at a whole second after its lookup began, so that nobody learns from the time what it rests on.
@@ -99,7 +99,7 @@ impl Site {
                 cache: Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock(), store)),
                 prober: Mutex::default(),
                 strangers: Arc::new(Mutex::new(strangers(&config.cache))),
-                rate: Arc::new(Mutex::new(rate(identity, directory.as_deref(), complaint))),
+                rate: Arc::new(tokio::sync::Mutex::new(rate(identity, directory.as_deref(), complaint))),
             }
         };
         let posts = config.identities.iter().map(post).collect();
@@ -265,11 +265,11 @@ impl Post {
         self.rate(move |rate| rate.forgive(client, &pair, now_ms)).await;
     }
 
-    /// On a thread of its own: another process may hold the file that they share. Nothing where the runtime ends.
+    /// On a thread of its own: another process may hold the file that they share. One at a time has it, and the others wait
+    /// without a thread. Nothing where the runtime ends.
     async fn rate<T: Send + 'static>(&self, turn: impl FnOnce(&mut Rate) -> T + Send + 'static) -> Option<T> {
-        let rate = self.rate.clone();
-        let turn = move || turn(&mut rate.lock().unwrap_or_else(PoisonError::into_inner));
-        spawn_blocking(turn).await.ok()
+        let mut rate = self.rate.clone().lock_owned().await;
+        spawn_blocking(move || turn(&mut rate)).await.ok()
     }
 }
 

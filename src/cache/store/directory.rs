@@ -42,7 +42,7 @@ const LEAD_MARGIN: Duration = Duration::from_secs(1);
 const PADS: u64 = 32;
 
 /// So much waits for a disk that is slower than lookups; what comes more is not shared.
-const ROW: usize = 64;
+const ROW: usize = 256;
 
 /// Every so many writings of a process it looks for what is too old.
 const SELDOM: u64 = 16;
