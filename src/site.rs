@@ -4,6 +4,7 @@
 
 mod follower;
 mod sieve;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use jid::BareJid;
 use log::Level;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::access;
@@ -34,6 +35,7 @@ use crate::web::response::Response;
 use follower::Follower;
 pub use follower::Lesson;
 use sieve::Sieve;
+use turns::Turns;
 
 /// How long this process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ struct Post {
     /// Made for the first question: where all answers are remembered nobody needs it.
     prober: Mutex<Option<Prober>>,
     strangers: Arc<Mutex<Strangers>>,
-    rate: Arc<tokio::sync::Mutex<Rate>>,
+    rate: Turns<Rate>,
 }
 
 /// A refusal is told at a whole second after its lookup began, so that nobody learns from the time what it rests on.
@@ -99,7 +101,7 @@ impl Site {
                 cache: Arc::new(Cache::new(config.cache.clone(), renewal, wall_clock(), store)),
                 prober: Mutex::default(),
                 strangers: Arc::new(Mutex::new(strangers(&config.cache))),
-                rate: Arc::new(tokio::sync::Mutex::new(rate(identity, directory.as_deref(), complaint))),
+                rate: Turns::new(rate(identity, directory.as_deref(), complaint)),
             }
         };
         let posts = config.identities.iter().map(post).collect();
@@ -256,20 +258,13 @@ impl Post {
     /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
     async fn admit(&self, wanted: &Wanted, now_ms: u64) -> Result<(), Duration> {
         let Wanted { pair, client, .. } = wanted.clone();
-        self.rate(move |rate| rate.admit(client, &pair, now_ms)).await.unwrap_or(Ok(()))
+        self.rate.take(move |rate| rate.admit(client, &pair, now_ms)).await.unwrap_or(Ok(()))
     }
 
     /// He does see him, or nobody has learned anything: that was no guess.
     async fn forgive(&self, wanted: &Wanted, now_ms: u64) {
         let Wanted { pair, client, .. } = wanted.clone();
-        self.rate(move |rate| rate.forgive(client, &pair, now_ms)).await;
-    }
-
-    /// On a thread of its own: another process may hold the file that they share. One at a time has it, and the others wait
-    /// without a thread. Nothing where the runtime ends.
-    async fn rate<T: Send + 'static>(&self, turn: impl FnOnce(&mut Rate) -> T + Send + 'static) -> Option<T> {
-        let mut rate = self.rate.clone().lock_owned().await;
-        spawn_blocking(move || turn(&mut rate)).await.ok()
+        self.rate.take(move |rate| rate.forgive(client, &pair, now_ms)).await;
     }
 }
 
