@@ -354,8 +354,8 @@ fn advice(failure: &Failure, identity: &Identity, directory: Option<&Path>) -> O
     }
 }
 
-/// Threads for what cannot be awaited, files and the system's search for names: each costs memory, and disks have one arm.
-const BLOCKING_THREADS: usize = 16;
+/// Threads for what cannot be awaited: files, and the system's search for names, which may hang for each identity.
+const BLOCKING_THREADS: usize = 64;
 
 /// What commands and CGI run on: one thread is enough.
 fn runtime() -> io::Result<Runtime> {

@@ -76,14 +76,19 @@ impl State {
 #[serde(from = "Vec<(String, String)>", into = "Vec<(String, String)>")]
 pub struct Texts(Box<str>);
 
+/// More than anybody writes in.
+const LANGUAGES: usize = 32;
+
 /// XML has no such character (XML 1.0, 2.2).
 const END: char = '\0';
 
 impl Texts {
-    /// Adds one text. Blank texts say nothing and are left out; the first of a repeated language counts.
+    /// Adds one text. Blank texts say nothing and are left out, and so is what comes behind [`LANGUAGES`]; the first of a
+    /// repeated language counts.
     pub fn insert(&mut self, lang: &str, text: &str) {
         let lang = lang.to_ascii_lowercase();
-        if !text.trim().is_empty() && self.iter().all(|(known, _)| known != lang) {
+        let is_new = self.iter().all(|(known, _)| known != lang);
+        if !text.trim().is_empty() && is_new && self.iter().count() < LANGUAGES {
             let mut all = String::from(mem::take(&mut self.0));
             for part in [&lang, text] {
                 all.extend(part.chars().filter(|c| *c != END));
@@ -302,6 +307,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&texts).expect("strings"), written);
         assert_eq!(serde_json::from_str::<Texts>(written).expect("it was written here"), texts);
         assert_eq!(serde_json::from_str::<Texts>("[]").expect("it may be"), Texts::default());
+        (0..2 * LANGUAGES).for_each(|number| texts.insert(&format!("x-{number}"), "Here"));
+        assert_eq!(texts.iter().count(), LANGUAGES);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use jid::BareJid;
 use log::Level;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::access;
 use crate::cache::store::Store;
@@ -155,7 +155,7 @@ impl Site {
             return Found::Known { sight: sieve.told(sight), age };
         }
         let is_known = post.cache.remembers(&pair.target, |sight| sieve.passes(sight)).await;
-        let admitted = if is_known { Ok(()) } else { post.admit(&wanted, (self.clock)()).await };
+        let admitted = if is_known { Ok(()) } else { post.admit(&wanted, (self.clock)(), deadline).await };
         if let Err(retry_after) = admitted {
             let is_news = post.strangers(|strangers| strangers.is_news(begun));
             let level = if is_news { self.complaint } else { Level::Info };
@@ -167,14 +167,14 @@ impl Site {
         match self.look(post, identity, &sieve, &wanted, deadline).await {
             Found::Known { sight, age } if sieve.passes(&sight) => {
                 if !is_known {
-                    post.forgive(&wanted, (self.clock)()).await;
+                    post.forgive(&wanted, (self.clock)(), deadline).await;
                 }
                 Found::Known { sight: sieve.told(sight), age }
             }
             // About somebody who does not exist nothing would be known when the time is over.
             Found::Known { sight, .. } if !sight.is_settled => {
                 sleep_until(before(deadline)).await;
-                post.forgive(&wanted, (self.clock)()).await;
+                post.forgive(&wanted, (self.clock)(), deadline).await;
                 Found::Nothing { retry_after: PACE }
             }
             Found::Known { .. } => {
@@ -186,7 +186,7 @@ impl Site {
             // Nobody has learned anything: that was no guess either.
             nothing => {
                 if !is_known {
-                    post.forgive(&wanted, (self.clock)()).await;
+                    post.forgive(&wanted, (self.clock)(), deadline).await;
                 }
                 nothing
             }
@@ -256,15 +256,20 @@ impl Post {
     }
 
     /// Whether one more person may be looked up that this visitor is not known to see; if not, when to try again.
-    async fn admit(&self, wanted: &Wanted, now_ms: u64) -> Result<(), Duration> {
+    async fn admit(&self, wanted: &Wanted, now_ms: u64, deadline: Instant) -> Result<(), Duration> {
         let Wanted { pair, client, .. } = wanted.clone();
-        self.rate.take(move |rate| rate.admit(client, &pair, now_ms)).await.unwrap_or(Ok(()))
+        let turn = self.rate.take(move |rate| rate.admit(client, &pair, now_ms));
+        match timeout_at(before(deadline), turn).await {
+            Ok(admitted) => admitted.unwrap_or(Ok(())),
+            Err(_late) => Err(PACE),
+        }
     }
 
     /// He does see him, or nobody has learned anything: that was no guess.
-    async fn forgive(&self, wanted: &Wanted, now_ms: u64) {
+    async fn forgive(&self, wanted: &Wanted, now_ms: u64, deadline: Instant) {
         let Wanted { pair, client, .. } = wanted.clone();
-        self.rate.take(move |rate| rate.forgive(client, &pair, now_ms)).await;
+        // Late or not, it is done.
+        let _ = timeout_at(deadline, self.rate.take(move |rate| rate.forgive(client, &pair, now_ms))).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::SocketFlags;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
@@ -76,6 +77,8 @@ where
     let mut connections = JoinSet::new();
     let mut partings = Partings::new();
     let mut trial = Trial::new();
+    // With others to do it, one thread would do for all what they are there for.
+    let is_alone = Handle::current().metrics().num_workers() == 1;
     let for_each = stop.clone();
     let converse = |stream, slot: OwnedSemaphorePermit| {
         let conversation = Conversation::new(stream, limits, answer.clone());
@@ -101,11 +104,13 @@ where
                 }
                 trouble = true;
                 // One that is kept and idle holds a descriptor that somebody else needs.
-                crowd.notify_one();
+                if !partings.close_those_that_may() {
+                    crowd.notify_one();
+                }
                 tokio::select! {
                     () = &mut stopped => break,
                     Some(done) = connections.join_next() => part(done, &mut partings),
-                    () = partings.close_first() => {}
+                    () = partings.close_one() => {}
                     () = sleep(ACCEPT_PAUSE) => {}
                 }
                 continue;
@@ -113,25 +118,31 @@ where
         };
         trouble = false;
         partings.close_some();
+        if slots.available_permits() == 0 && !partings.close_those_that_may() {
+            // One that is kept and idle makes room.
+            crowd.notify_one();
+        }
         let slot = loop {
-            if slots.available_permits() == 0 {
-                // One that is kept and idle makes room.
-                crowd.notify_one();
-            }
             tokio::select! {
                 biased;
                 () = &mut stopped => break 'serving,
                 slot = slots.clone().acquire_owned() => break slot.expect("the semaphore is never closed"),
                 Some(done) = connections.join_next() => part(done, &mut partings),
-                () = partings.close_first() => {}
+                () = partings.close_one() => {}
             }
         };
+        let conversation = converse(stream, slot);
+        if !is_alone {
+            connections.spawn(conversation);
+            continue;
+        }
         // Most are done with at once, and need no task of their own.
-        match trial.of(converse(stream, slot)).await {
+        match trial.of(conversation).await {
             Ok(done) => part(Ok(done), &mut partings),
             Err(rest) => drop(connections.spawn(rest)),
         }
     }
+    partings.close_those_that_may();
     for stream in doors.into_iter().flat_map(Acceptor::close) {
         let Ok(slot) = slots.clone().try_acquire_owned() else { break };
         connections.spawn(converse(stream, slot));

@@ -2,6 +2,7 @@
 //! other processes lock. Whoever has to wait does so without a thread.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -28,7 +29,7 @@ impl<S: Send + 'static> Turns<S> {
         Turns(Arc::new(Shared { state: Mutex::new(state), row }))
     }
 
-    /// What comes of a turn; nothing where the runtime ends before.
+    /// What comes of a turn; nothing where it fails.
     pub async fn take<T: Send + 'static>(&self, turn: impl FnOnce(&mut S) -> T + Send + 'static) -> Option<T> {
         let (tell, told) = oneshot::channel();
         let turn = move |state: &mut S| drop(tell.send(turn(state)));
@@ -38,43 +39,26 @@ impl<S: Send + 'static> Turns<S> {
             !std::mem::replace(&mut row.is_worked_on, true)
         };
         if is_first {
-            let work = Work { shared: self.0.clone(), is_done: false };
-            spawn_blocking(move || work.run());
+            let shared = self.0.clone();
+            spawn_blocking(move || shared.work());
         }
         told.await.ok()
     }
 }
 
-struct Work<S> {
-    shared: Arc<Shared<S>>,
-    is_done: bool,
-}
-
-impl<S> Work<S> {
-    /// Until nobody waits any more.
-    fn run(mut self) {
+impl<S> Shared<S> {
+    /// Until nobody waits any more. Whoever fails stops nobody else.
+    fn work(&self) {
         while let Some(turn) = self.next() {
-            turn(&mut lock(&self.shared.state));
+            let _ = catch_unwind(AssertUnwindSafe(|| turn(&mut lock(&self.state))));
         }
     }
 
-    fn next(&mut self) -> Option<Turn<S>> {
-        let mut row = lock(&self.shared.row);
+    fn next(&self) -> Option<Turn<S>> {
+        let mut row = lock(&self.row);
         let next = row.waiting.pop_front();
         row.is_worked_on = next.is_some();
-        self.is_done = next.is_none();
         next
-    }
-}
-
-impl<S> Drop for Work<S> {
-    /// Where a turn panicked, or the runtime ends: nobody waits for who does not work.
-    fn drop(&mut self) {
-        if !self.is_done {
-            let mut row = lock(&self.shared.row);
-            row.waiting.clear();
-            row.is_worked_on = false;
-        }
     }
 }
 

@@ -148,6 +148,10 @@ impl Directory {
         }
         // First: whoever still has his lead under the lock writes before this removes.
         self.overtake(jid).await;
+        // Nobody is to read it while there is a row.
+        for spot in self.spots(jid) {
+            let _ = fs::remove_file(spot.path());
+        }
         for spot in self.spots(jid) {
             if let Err(error) = self.clear(spot).await {
                 self.trouble.begins(now_ms, &error);

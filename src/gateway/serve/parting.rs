@@ -3,8 +3,9 @@
 //! its time. Most have closed when the next connection comes; nobody is woken for it.
 
 use std::collections::VecDeque;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -38,10 +39,10 @@ impl Partings {
             return;
         }
         let until = Instant::now() + CLOSE_TIME;
-        self.waiting.push_back(Parting { stream, until, _slot: slot });
-        if self.alarm.is_elapsed() {
+        if self.waiting.is_empty() {
             self.alarm.as_mut().reset(until);
         }
+        self.waiting.push_back(Parting { stream, until, _slot: slot });
     }
 
     /// Closes those in front that may be closed.
@@ -51,31 +52,42 @@ impl Partings {
         }
     }
 
+    /// Closes all that may be closed; false where there was none.
+    pub fn close_those_that_may(&mut self) -> bool {
+        let (before, now) = (self.waiting.len(), Instant::now());
+        self.waiting.retain(|parting| now < parting.until && !parting.stream.is_over());
+        self.waiting.len() < before
+    }
+
     /// Waits until the time of one may be over, and closes all that may be closed.
     pub async fn sweep(&mut self) {
         if self.waiting.is_empty() {
             return pending().await;
         }
         self.alarm.as_mut().await;
-        let now = Instant::now();
-        self.waiting.retain(|parting| now < parting.until && !parting.stream.is_over());
+        self.close_those_that_may();
         if let Some(first) = self.waiting.front() {
             self.alarm.as_mut().reset(first.until);
         }
     }
 
-    /// Waits until the first is closed.
-    pub async fn close_first(&mut self) {
-        let Some(first) = self.waiting.front_mut() else { return pending().await };
-        // In time or not, now it is over.
-        let _ = timeout_at(first.until, first.stream.over()).await;
-        self.waiting.pop_front();
+    /// Waits until one of them is closed.
+    pub async fn close_one(&mut self) {
+        let Some(until) = self.waiting.front().map(|first| first.until) else { return pending().await };
+        let closed = poll_fn(|context| {
+            let before = self.waiting.len();
+            self.waiting.retain_mut(|parting| parting.stream.poll_over(context).is_pending());
+            if self.waiting.len() < before { Poll::Ready(()) } else { Poll::Pending }
+        });
+        if timeout_at(until, closed).await.is_err() {
+            self.waiting.pop_front();
+        }
     }
 
     /// Waits until all are closed.
     pub async fn close_all(mut self) {
         while !self.waiting.is_empty() {
-            self.close_first().await;
+            self.close_one().await;
         }
     }
 }

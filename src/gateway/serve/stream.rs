@@ -1,11 +1,9 @@
 //! An accepted connection, Unix or TCP. Most requests are there when it is first looked at: tokio gets to know a
 //! connection only when it has to be waited for.
 
-use std::future::poll_fn;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -68,10 +66,18 @@ impl Stream {
         Ok(send(self.socket()?, bytes, SendFlags::DONTWAIT)?)
     }
 
-    pub async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        let socket = UnixStream::from(self.socket()?.try_clone_to_owned()?);
-        socket.set_nonblocking(true)?;
-        tokio::net::UnixStream::from_std(socket)?.write_all(bytes).await
+    /// Takes no descriptor more: there may be none left.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let socket = match mem::replace(&mut self.socket, Socket::Lost) {
+            Socket::Ours(socket) => socket,
+            Socket::Watched(socket) => socket.into_nonblocking_fd()?,
+            Socket::Lost => return Err(io::ErrorKind::NotConnected.into()),
+        };
+        ioctl_fionbio(&socket, true)?;
+        let mut stream = tokio::net::UnixStream::from_std(socket.into())?;
+        let written = stream.write_all(bytes).await;
+        self.socket = Socket::Ours(OwnedFd::from(stream.into_std()?));
+        written
     }
 
     /// Nothing more is written, and the other side may close.
@@ -93,13 +99,10 @@ impl Stream {
         false
     }
 
-    /// Waits until the other side has closed too. What else comes is dropped.
-    pub async fn over(&mut self) {
-        poll_fn(|context| {
-            while let Ok(1..) = ready!(self.poll_read(context, <[u8]>::len)) {}
-            Poll::Ready(())
-        })
-        .await;
+    /// Ready when the other side has closed too. What else comes is dropped.
+    pub fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Ok(1..) = ready!(self.poll_read(context, <[u8]>::len)) {}
+        Poll::Ready(())
     }
 
     fn socket(&self) -> io::Result<BorrowedFd<'_>> {

@@ -169,8 +169,8 @@ impl Errands {
     }
 
     /// COMPAT: Prosody deletes a request for consent that is out when it sees a probe. But it answers XEP-0030 to those
-    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes. All else is as
-    /// for everybody, so that nobody can tell by the time whose request is out.
+    /// who have consent, and to nobody else: that disturbs no one, and the probe follows when it says yes. His refusal is
+    /// told when everybody's is, so that nobody can tell by the time whose request is out.
     fn write_pending(&mut self, id: u64, jid: &BareJid, out: &mut String) {
         self.pending.insert(id);
         self.inquiries.entry(id).and_modify(Inquiry::put_without_probe);
