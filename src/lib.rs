@@ -23,5 +23,6 @@ pub mod render;
 pub mod signature;
 pub mod site;
 pub mod strangers;
+mod turns;
 pub mod viewers;
 pub mod web;

@@ -4,7 +4,6 @@
 
 mod follower;
 mod sieve;
-mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +27,7 @@ use crate::render::picture::Icons;
 use crate::strangers::Strangers;
 use crate::strangers::ledger::Ledger;
 use crate::strangers::rate::Rate;
+use crate::turns::Turns;
 use crate::web;
 use crate::web::answer::Wanted;
 use crate::web::request::Request;
@@ -35,7 +35,6 @@ use crate::web::response::Response;
 use follower::Follower;
 pub use follower::Lesson;
 use sieve::Sieve;
-use turns::Turns;
 
 /// How long this process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

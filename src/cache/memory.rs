@@ -8,7 +8,7 @@ use jid::BareJid;
 
 use super::shelf::Shelf;
 use super::store::{Edition, Kept, Part};
-use super::{NO_PICTURE_LIFE, PICTURE_LIFE, Sight};
+use super::{Lookup, NO_PICTURE_LIFE, PICTURE_LIFE, Sight};
 use crate::presence::{Picture, State};
 use crate::viewers::Viewers;
 
@@ -191,7 +191,7 @@ fn number(jid: &BareJid) -> usize {
 
 /// Nobody writes down a refusal, and what is written for somebody is not what is told to everybody.
 fn as_person(bytes: &[u8]) -> Option<Sight> {
-    let sight: Sight = serde_json::from_slice(bytes).ok()?;
+    let sight = serde_json::from_slice::<Lookup>(bytes).ok()?.ok()?;
     let is_known = !matches!(sight.presence.state, State::Forbidden | State::Unknown);
     // What is read has room for more; a copy has not.
     let presence = sight.presence.clone();

@@ -10,6 +10,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -225,7 +226,8 @@ impl Cache {
         let at_ms = if viewers.is_some() { at_ms.min(now_ms) } else { now_ms };
         let sight = Sight { viewers, ..Sight::bare(presence) };
         let age = Duration::from_millis(now_ms - at_ms);
-        let Ok(edition) = self.write(jid, Part::Presence, &sight, age, None).await else {
+        let told = as_bytes(&Lookup::Ok(sight.clone()));
+        let Ok(edition) = self.write(jid, Part::Presence, &told, age, None).await else {
             return self.keep_up(jid, Want::Presence, Look::Anew).await;
         };
         let mut inner = self.lock();
@@ -298,7 +300,8 @@ impl Cache {
         }
         let (number, done, outlook) = inner.lookups.begin(key);
         drop(inner);
-        let (cache, key, lookup) = (self.clone(), key.clone(), lookup(key.1));
+        // Apart, since it is over long before what it found is kept.
+        let (cache, key, lookup) = (self.clone(), key.clone(), Box::pin(lookup(key.1)));
         // Apart from its task: glibc fills no hole with anything large that is aligned as tasks are.
         let task = tokio::spawn(Box::pin(async move {
             let outcome = cache.take_turn(&key, number, deadline, trust, lookup, &done).await;
@@ -331,8 +334,8 @@ impl Cache {
                 }
                 let outcome = lookup.await;
                 announce(done, &outcome, Source::Asked);
-                self.learn(key, number, &outcome, &lead).await;
-                let told = serde_json::to_vec(&outcome).expect("strings and numbers");
+                let told = as_bytes(&outcome);
+                self.learn(key, number, &outcome, &told, &lead).await;
                 self.store.hand_over(lead, &told).await;
                 Outcome::new(outcome, Source::Asked)
             }
@@ -358,7 +361,8 @@ impl Cache {
     }
 
     /// Stores what a lookup brought, unless it was overtaken.
-    async fn learn(&self, key: &Key, number: u64, outcome: &Lookup, lead: &Lead) {
+    /// `told` is what is handed over.
+    async fn learn(&self, key: &Key, number: u64, outcome: &Lookup, told: &[u8], lead: &Lead) {
         let ((jid, want), now_ms) = (key, (self.clock)());
         let Ok(Sight { presence, picture, viewers, .. }) = outcome else { return };
         if !self.lock().lookups.is_under_way(key, number) {
@@ -371,10 +375,15 @@ impl Cache {
             return self.lock().forget(jid);
         }
         let sight = Sight { viewers: viewers.clone(), ..Sight::bare(presence.clone()) };
-        let Ok(edition) = self.write(jid, Part::Presence, &sight, Duration::ZERO, Some(lead)).await else { return };
+        let write = async |part, bytes: &[u8]| self.write(jid, part, bytes, Duration::ZERO, Some(lead)).await;
+        let bytes = match want {
+            Want::Presence => Cow::Borrowed(told),
+            Want::Picture => Cow::Owned(as_bytes(&Lookup::Ok(sight.clone()))),
+        };
+        let Ok(edition) = write(Part::Presence, &bytes).await else { return };
         let portrait = match want {
             Want::Presence => None,
-            Want::Picture => self.write(jid, Part::Picture, picture, Duration::ZERO, Some(lead)).await.ok(),
+            Want::Picture => write(Part::Picture, &as_bytes(picture)).await.ok(),
         };
         let mut inner = self.lock();
         if inner.lookups.is_under_way(key, number) {
@@ -391,12 +400,11 @@ impl Cache {
         &self,
         jid: &BareJid,
         part: Part,
-        what: &impl Serialize,
+        bytes: &[u8],
         age: Duration,
         lead: Option<&Lead>,
     ) -> Result<Option<Edition>, Overtaken> {
-        let bytes = serde_json::to_vec(what).expect("strings and numbers");
-        let news = News { bytes: &bytes, age, now_ms: (self.clock)() };
+        let news = News { bytes, age, now_ms: (self.clock)() };
         match self.store.write(jid, part, news, lead).await {
             Written::As(edition) => Ok(Some(edition)),
             Written::Nowhere => Ok(None),
@@ -454,6 +462,10 @@ impl Cache {
 
 /// Something newer has come meanwhile.
 struct Overtaken;
+
+fn as_bytes(what: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(what).expect("strings and numbers")
+}
 
 /// The system's clock.
 pub fn wall_clock() -> Clock {

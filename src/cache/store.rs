@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 use log::Level;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::config::{CacheSettings, Identity, Visibility};
@@ -23,7 +24,7 @@ use directory::Directory;
 pub use directory::stopped_while_it_wrote;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub enum Store {
     /// Each process for itself.
     #[default]
@@ -76,7 +77,8 @@ pub enum Written {
     Nowhere,
 }
 
-/// What is to be kept, how old it is by now, and the time of day in milliseconds since 1970.
+/// What is to be kept, how old it is by now, and the time of day in milliseconds since 1970. A presence that a lookup has
+/// brought is kept as it is handed over to those who wait.
 #[derive(Clone, Copy, Debug)]
 pub struct News<'a> {
     pub bytes: &'a [u8],
@@ -100,7 +102,8 @@ pub enum Turn {
 pub enum Lead {
     /// Of this process alone: it knows of no other.
     Alone,
-    File(lead::Lead),
+    /// And its place among those that this process has at a time.
+    File(lead::Lead, OwnedSemaphorePermit),
     #[cfg(feature = "redis")]
     Redis(redis::Lead),
 }
@@ -190,7 +193,7 @@ impl Store {
     pub async fn hand_over(&self, lead: Lead, outcome: &[u8]) {
         match lead {
             Lead::Alone => {}
-            Lead::File(lead) => lead.hand_over(outcome),
+            Lead::File(lead, _) => lead.hand_over(outcome),
             #[cfg(feature = "redis")]
             Lead::Redis(lead) => lead.hand_over(outcome).await,
         }

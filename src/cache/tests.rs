@@ -611,7 +611,9 @@ async fn what_others_know_helps_nobody_who_may_not_see_it() {
         let asked = machine.ask(0, &gate, is(State::Xa), may_see);
         tokio::time::sleep(Duration::from_millis(5)).await;
         let sight = Sight::bare(Presence::bare(State::Away));
-        assert!(other.write(&jid("bob"), Part::Presence, &sight, Duration::ZERO, Some(&lead)).await.is_ok());
+        assert!(
+            other.write(&jid("bob"), Part::Presence, &as_bytes(&Lookup::Ok(sight)), Duration::ZERO, None).await.is_ok()
+        );
         // Without a word: as if he had begun to wait a moment later.
         drop(lead);
         assert_eq!((asked.await.expect("no panic"), machine.lookups()), (expected, lookups), "may see: {may_see}");

@@ -8,6 +8,7 @@ mod spot;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, io};
@@ -15,9 +16,8 @@ use std::{fs, io};
 use jid::BareJid;
 use log::Level;
 use ring::digest;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::lead;
 use super::trouble::Trouble;
@@ -26,7 +26,8 @@ use crate::cache::PICTURE_LIFE;
 use crate::config::{CacheSettings, Identity};
 use crate::probe::lease::Place;
 use crate::probe::memory::Fingerprint;
-use entry::{Entry, Writing, edition};
+use crate::turns::Turns;
+use entry::{Draft, Entry, Placed, Writing, edition, whole};
 #[cfg(test)]
 pub use spot::stopped_while_it_wrote;
 use spot::{PERSON_BYTES, Share, Spot, Sweep, sweep_another};
@@ -41,14 +42,16 @@ const LEAD_MARGIN: Duration = Duration::from_secs(1);
 /// Two writings of the same length within a tick of the clock would look the same.
 const PADS: u64 = 32;
 
-/// So much waits for a disk that is slower than lookups; what comes more is not shared.
-const ROW: usize = 256;
+/// So many people are looked up at a time, and whoever comes more waits: a thousand connections may each ask for somebody
+/// else.
+const PLACES: usize = 1024;
+/// What waits for a disk that is slower than lookups takes the places of so many, where they are free.
+const WEIGHT: u32 = 8;
 
 /// Every so many writings of a process it looks for what is too old.
 const SELDOM: u64 = 16;
 
 /// See the module.
-#[derive(Debug)]
 pub struct Directory {
     folder: PathBuf,
     /// Its own, and one whose people are removed with ours.
@@ -60,10 +63,9 @@ pub struct Directory {
     writings: AtomicU64,
     /// How long nobody leads.
     lead: Duration,
-    /// One thing at a time: a disk does no more, and threads cost memory.
-    hand: Mutex<()>,
-    /// Places in the row of what is to be written.
-    row: Semaphore,
+    places: Arc<Semaphore>,
+    /// What is written and removed: one thing at a time, since a disk does no more.
+    row: Turns<()>,
     trouble: Trouble,
 }
 
@@ -86,8 +88,8 @@ impl Directory {
             buckets,
             writings: AtomicU64::new(u64::from(std::process::id())),
             lead: identity.timeout + LEAD_MARGIN,
-            hand: Mutex::default(),
-            row: Semaphore::new(ROW),
+            places: Arc::new(Semaphore::new(PLACES)),
+            row: Turns::new(()),
         }
     }
 
@@ -117,7 +119,7 @@ impl Directory {
 
     pub async fn write(&self, jid: &BareJid, part: Part, news: News<'_>, lead: Option<&Lead>) -> Written {
         let lead = match lead {
-            Some(Lead::File(lead)) => Some(lead),
+            Some(Lead::File(lead, _)) => Some(lead),
             None => None,
             // Nobody could have overtaken it.
             Some(_) => return Written::Nowhere,
@@ -125,15 +127,14 @@ impl Directory {
         if self.trouble.is_present(news.now_ms) {
             return Written::Nowhere;
         }
-        let spot = self.spot(jid, part);
-        match self.put(&spot, jid, news, lead).await {
+        match self.put(jid, part, news, lead).await {
             Ok(written) => {
                 self.trouble.is_over(news.now_ms);
                 written
             }
             Err(error) => {
                 // What is there is older, and may no longer be true.
-                let _ = fs::remove_file(spot.path());
+                let _ = fs::remove_file(self.spot(jid, part).path());
                 self.trouble.begins(news.now_ms, &error);
                 Written::Nowhere
             }
@@ -141,7 +142,7 @@ impl Directory {
     }
 
     pub async fn remove(&self, jid: &BareJid, now_ms: u64, lead: Option<&Lead>) {
-        if let Some(Lead::File(lead)) = lead
+        if let Some(Lead::File(lead, _)) = lead
             && !lead.is_ours()
         {
             return;
@@ -169,6 +170,7 @@ impl Directory {
         if self.trouble.is_present(now_ms) {
             return Turn::Ours(Lead::Alone);
         }
+        let Some(place) = self.place(deadline).await else { return Turn::Late };
         let spot = self.spot(jid, part);
         let turn = match lead::turn(&spot.lead(), self.lead, deadline).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match spot.make_bucket() {
@@ -178,7 +180,7 @@ impl Directory {
             turn => turn,
         };
         match turn {
-            Ok(lead::Turn::Ours(lead)) => Turn::Ours(Lead::File(lead)),
+            Ok(lead::Turn::Ours(lead)) => Turn::Ours(Lead::File(lead, place)),
             Ok(lead::Turn::Told(outcome)) => Turn::Told(outcome),
             Ok(lead::Turn::Late) => Turn::Late,
             Err(error) => {
@@ -188,50 +190,52 @@ impl Directory {
         }
     }
 
+    async fn place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+        timeout_at(deadline, self.places.clone().acquire_owned()).await.ok()?.ok()
+    }
+
     async fn put(
         &self,
-        spot: &Spot,
         jid: &BareJid,
+        part: Part,
         News { bytes, age, now_ms }: News<'_>,
         lead: Option<&lead::Lead>,
     ) -> io::Result<Written> {
-        let Ok(_place) = self.row.try_acquire() else { return Ok(Written::Nowhere) };
-        let _turn = self.hand.lock().await;
-        let Some(lock) = spot.lock_or_make().await? else { return Ok(Written::Nowhere) };
         let number = self.writings.fetch_add(1, Ordering::Relaxed);
         let at_ms = now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        let pad = " ".repeat((number % PADS) as usize);
-        let writing = Writing {
-            whole: [format!("{at_ms} {jid}{pad}\n").as_bytes(), bytes].concat(),
-            draft: spot.draft(number),
-            spot: spot.clone(),
-            jid: jid.clone(),
-            times_ms: at_ms + 1..=now_ms,
-            claim: lead.map(lead::Lead::claim),
+        let (spot, claim) = (self.spot(jid, part), lead.map(lead::Lead::claim));
+        let draft = match claim {
+            // A picture's lead tells the presence, too.
+            Some(claim) if part == Part::Presence && claim.is_of(&spot.lead()) => Draft::Lead(claim),
+            claim => Draft::New(spot.draft(number), claim),
         };
+        let whole = whole(at_ms, jid, (number % PADS) as usize, bytes);
+        let writing = Writing { whole, spot, jid: jid.clone(), times_ms: at_ms + 1..=now_ms, draft };
         let (folder, life) = (self.folder.clone(), self.life.max(PICTURE_LIFE));
-        let written = by_hand(move || {
-            let _lock = lock;
-            let Some(there) = writing.put()? else { return Ok(Written::Overtaken) };
+        let _weight = self.places.try_acquire_many(WEIGHT - 1);
+        let written = self.row.take(move |()| {
+            let Some(_lock) = writing.spot.lock_or_make()? else { return Ok(Written::Nowhere) };
+            let Some(Placed { there, is_new }) = writing.put()? else { return Ok(Written::Overtaken) };
             let is_seldom = number.is_multiple_of(SELDOM);
-            writing.spot.sweep(&there, if is_seldom { Sweep::Thorough } else { Sweep::Quick })?;
+            if is_new || is_seldom || there.len() > PERSON_BYTES {
+                writing.spot.sweep(&there, if is_seldom { Sweep::Thorough } else { Sweep::Quick })?;
+            }
             if is_seldom {
                 sweep_another(&folder, number / SELDOM, life, there.modified()?)?;
             }
             Ok(Written::As(edition(&there)))
         });
-        Ok(written.await?.unwrap_or(Written::Nowhere))
+        written.await.unwrap_or(Ok(Written::Nowhere))
     }
 
     /// Without its entry, whoever wrote it.
     async fn clear(&self, spot: Spot) -> io::Result<()> {
-        let _turn = self.hand.lock().await;
-        let lock = match spot.lock().await {
-            Ok(lock) => lock,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        by_hand(move || spot.clear(lock)).await.map(drop)
+        let cleared = self.row.take(move |()| match spot.lock() {
+            Ok(lock) => spot.clear(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        });
+        cleared.await.unwrap_or(Ok(()))
     }
 
     /// Of somebody's entries, ours first.
@@ -268,9 +272,4 @@ impl Directory {
         };
         Spot { bucket: self.folder.join(bucket), name, most }
     }
-}
-
-/// On a thread of its own, since a disk may be slow. Nothing where the runtime ends.
-async fn by_hand<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<Option<T>> {
-    spawn_blocking(work).await.ok().transpose()
 }

@@ -1,9 +1,9 @@
 //! Whose turn it is to look somebody up, by a lock on a file of his: it ends with the process that holds it, in whatever
 //! way. Those who wait have the same file open, and find in it what was found, a refusal too; it is out of its place by
-//! then, so that nobody who comes later can read it there.
+//! then, so that nobody who comes later can read it there. What is kept is that same file, moved.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +20,9 @@ const SLOW_POLL: Duration = Duration::from_millis(16);
 const DOUBT: Duration = Duration::from_secs(1);
 /// Longer than any outcome is.
 const LIMIT: u64 = 4 * 1024 * 1024;
-/// What an outcome ends with, which has none in it: without it the process that wrote was killed meanwhile.
-const END: u8 = b'\n';
+/// What stands before an outcome and behind it, and not in it: without the second one the process that wrote was killed
+/// meanwhile.
+pub const END: u8 = b'\n';
 
 /// The lead of one person.
 #[derive(Debug)]
@@ -120,9 +121,11 @@ fn outcome(file: &File) -> io::Result<Option<Vec<u8>>> {
     if length == 0 || length > LIMIT {
         return Ok(None);
     }
-    let mut outcome = vec![0; length as usize];
-    file.read_exact_at(&mut outcome, 0)?;
-    Ok((outcome.pop() == Some(END)).then_some(outcome))
+    let mut said = vec![0; length as usize];
+    file.read_exact_at(&mut said, 0)?;
+    // Where it is kept, whose it is and from when stands before it.
+    let begins = said.iter().position(|byte| *byte == END).map(|at| at + 1);
+    Ok(begins.and_then(|begins| said.get(begins..)?.strip_suffix(&[END])).map(<[u8]>::to_vec))
 }
 
 /// By the time at which he took it. A clock that is wrong takes it from him too early, which costs one more lookup.
@@ -148,6 +151,27 @@ impl Claim {
     pub fn is_ours(&self) -> bool {
         is_at(&self.path, &self.file)
     }
+
+    pub fn is_of(&self, path: &Path) -> bool {
+        self.path == path
+    }
+
+    /// Says what is to be kept, and puts it into its place with all that it says; nothing where something newer has come
+    /// meanwhile.
+    pub fn keep(&self, whole: &[u8], place: &Path) -> io::Result<Option<fs::Metadata>> {
+        self.file.write_all_at(whole, 0)?;
+        let moved = fs::rename(&self.path, place);
+        if moved.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        moved?;
+        if is_at(place, &self.file) {
+            return self.file.metadata().map(Some);
+        }
+        // It was taken away, and what was moved belongs to whoever leads now, or it was taken away afterwards.
+        fs::remove_file(place).or_else(|error| (error.kind() == io::ErrorKind::NotFound).then_some(()).ok_or(error))?;
+        Ok(None)
+    }
 }
 
 impl Lead {
@@ -160,10 +184,13 @@ impl Lead {
         self.0.clone()
     }
 
-    /// To those who wait. Where that fails, one of them looks anew.
+    /// To those who wait, unless it was kept, by which it is told. Where that fails, one of them looks anew.
     pub fn hand_over(self, outcome: &[u8]) {
-        let told = [outcome, &[END]].concat();
-        if let Err(error) = (&*self.0.file).write_all(&told) {
+        let file = &self.0.file;
+        if file.metadata().is_ok_and(|there| there.len() > 0) {
+            return;
+        }
+        if let Err(error) = file.write_all_at(&[&[END], outcome, &[END]].concat(), 0) {
             log::debug!("nobody is told what was found: {}: {error}", self.0.path.display());
         }
     }
@@ -243,7 +270,7 @@ mod tests {
     /// As whoever was killed leaves it: there is no word in it, half of one, or a whole one.
     #[tokio::test]
     async fn what_a_killed_process_left_is_nothing_to_others() {
-        for left in [&b""[..], b"refu", b"refused\n"] {
+        for left in [&b""[..], b"\n", b"\nrefu", b"\nrefused\n"] {
             let (_directory, path) = place();
             fs::write(&path, left).expect("ours");
             let lead = ours(&path).await;
@@ -265,12 +292,33 @@ mod tests {
         let killed = create(&path).expect("a file");
         killed.lock().expect("a lock");
         let (one, other) = (waiting(&path).await, waiting(&path).await);
-        killed.write_all_at(b"refused\n", 0).expect("ours");
+        killed.write_all_at(b"\nrefused\n", 0).expect("ours");
         drop(killed);
         for told in [one, other] {
             assert!(matches!(told.await.expect("no panic"), Turn::Told(outcome) if outcome == b"refused"));
         }
         assert!(matches!(waiting(&path).await.await.expect("no panic"), Turn::Ours(_)), "nobody later");
+    }
+
+    /// It was taken away meanwhile, by whoever knows better or for somebody else's turn, or nothing happened.
+    #[tokio::test]
+    async fn what_is_kept_is_told_and_nobody_elses() {
+        for (is_taken, is_led_anew) in [(false, false), (true, false), (true, true)] {
+            let (directory, path) = place();
+            let lead = ours(&path).await;
+            let follower = waiting(&path).await;
+            if is_taken {
+                fs::remove_file(&path).expect("ours");
+            }
+            let next = if is_led_anew { Some(ours(&path).await) } else { None };
+            let entry = directory.path().join("bob");
+            let kept = lead.claim().keep(b"whose\naway\n", &entry).expect("files");
+            assert_eq!(kept.is_some(), !is_taken);
+            assert_eq!(fs::read(&entry).ok().as_deref(), kept.map(|_| &b"whose\naway\n"[..]));
+            assert!(next.is_none_or(|next| !next.is_ours()), "a lookup too many, and nothing that is not true");
+            lead.hand_over(b"away");
+            assert!(matches!(follower.await.expect("no panic"), Turn::Told(outcome) if outcome == b"away"));
+        }
     }
 
     #[tokio::test]

@@ -80,7 +80,6 @@ if ARGV[1] == '' then redis.call('del', KEYS[1]) end
 return 1";
 
 /// See the module.
-#[derive(Debug)]
 pub struct Redis {
     hub: Hub,
     /// What is shared while the hub is lost.
@@ -133,7 +132,7 @@ impl Redis {
             // A picture's brings the presence too.
             Some(super::Lead::Redis(lead)) => (lead.key.clone(), &*lead.token),
             // It was taken while the hub was lost.
-            Some(super::Lead::Alone | super::Lead::File(_)) => return self.write_here(jid, part, news, lead).await,
+            Some(super::Lead::Alone | super::Lead::File(..)) => return self.write_here(jid, part, news, lead).await,
         };
         let life = self.lives[part as usize];
         let Some(rest) = life.checked_sub(news.age).filter(|rest| !rest.is_zero()) else { return Written::Nowhere };

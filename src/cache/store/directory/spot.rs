@@ -5,9 +5,8 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-use tokio::time::{Instant, sleep};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes of a person on the disk: a block. Who has a long roster takes the place of several.
 pub const PERSON_BYTES: u64 = 4096;
@@ -57,7 +56,7 @@ impl Spot {
     }
 
     /// While this is held nobody else puts anything into the bucket. Nothing where somebody else does not let go of it.
-    pub async fn lock(&self) -> io::Result<Option<File>> {
+    pub fn lock(&self) -> io::Result<Option<File>> {
         let bucket = File::open(&self.bucket)?;
         let until = Instant::now() + PATIENCE;
         loop {
@@ -65,16 +64,16 @@ impl Spot {
                 Ok(()) => return Ok(Some(bucket)),
                 Err(TryLockError::Error(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => return Ok(None),
-                Err(TryLockError::WouldBlock) => sleep(POLL).await,
+                Err(TryLockError::WouldBlock) => sleep(POLL),
             }
         }
     }
 
-    pub async fn lock_or_make(&self) -> io::Result<Option<File>> {
-        match self.lock().await {
+    pub fn lock_or_make(&self) -> io::Result<Option<File>> {
+        match self.lock() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.make_bucket()?;
-                self.lock().await
+                self.lock()
             }
             lock => lock,
         }

@@ -54,7 +54,7 @@ fn said(text: &str, age_ms: u64) -> Option<(String, u64)> {
 
 async fn lead(store: &Directory, name: &str, part: Part) -> Lead {
     match store.turn(&jid(name), part, NOW, Instant::now() + Duration::from_secs(5)).await {
-        Turn::Ours(lead @ Lead::File(_)) => lead,
+        Turn::Ours(lead @ Lead::File(..)) => lead,
         other => panic!("{other:?}"),
     }
 }
@@ -103,23 +103,23 @@ async fn what_is_no_entry_means_nothing() {
     put(&store, "bob", "{}", NOW, None).await;
     let path = store.spot(&jid("bob"), Part::Presence).path();
     let whole = fs::read(&path).expect("it is there");
-    let header = whole.len() - 2;
-    for end in 0..header {
+    let header = whole.len() - 3;
+    for end in 0..whole.len() {
         fs::write(&path, &whole[..end]).expect("ours");
         assert_eq!(kept(&store, "bob"), None, "cut at {end}");
     }
     for (text, known) in [
-        (format!("{NOW} bob@example.com\nx"), true),
-        (format!("{} bob@example.com\nx", NOW + 1), false),
-        (format!("{NOW} eve@example.com\nx"), false),
-        ("now bob@example.com\nx".to_owned(), false),
-        ("\u{0}\nx".to_owned(), false),
+        (format!("{NOW} bob@example.com\nx\n"), true),
+        (format!("{} bob@example.com\nx\n", NOW + 1), false),
+        (format!("{NOW} eve@example.com\nx\n"), false),
+        ("now bob@example.com\nx\n".to_owned(), false),
+        ("\u{0}\nx\n".to_owned(), false),
     ] {
         fs::write(&path, &text).expect("ours");
         assert_eq!(kept(&store, "bob").is_some(), known, "{text:?}");
     }
     for (bytes, known) in [(LIMIT, true), (LIMIT + 1, false)] {
-        fs::write(&path, [&whole[..header], &vec![b' '; bytes as usize - header]].concat()).expect("ours");
+        fs::write(&path, [&whole[..header], &vec![b'\n'; bytes as usize - header]].concat()).expect("ours");
         assert_eq!(kept(&store, "bob").is_some(), known, "{bytes} bytes");
     }
     let elsewhere = directory.path().join("elsewhere");
@@ -144,7 +144,7 @@ async fn what_is_newer_stays() {
         assert_eq!(kept(&store, "bob"), left, "{text}");
     }
     let path = store.spot(&jid("bob"), Part::Presence).path();
-    fs::write(&path, format!("{} bob@example.com\nfuture", NOW + 3_600_000)).expect("ours");
+    fs::write(&path, format!("{} bob@example.com\nfuture\n", NOW + 3_600_000)).expect("ours");
     put(&store, "bob", "now", NOW - 90, None).await;
     assert_eq!(kept(&store, "bob"), said("now", 90), "an entry from the future is in nobody's way");
 }
@@ -161,11 +161,44 @@ async fn who_was_overtaken_changes_nothing() {
         assert_eq!(kept(&store, "bob"), said("push", 9));
         let late = lead(&store, "bob", part).await;
         assert!(matches!(put(&store, "bob", "late", NOW, Some(&late)).await, Written::As(_)));
+        drop(late);
+        let late = lead(&store, "bob", part).await;
         store.remove(&jid("bob"), NOW, Some(&late)).await;
         assert_eq!((kept(&store, "bob"), files(directory.path())), (None, vec![]), "a refusal leaves nothing");
         assert_eq!(put(&store, "bob", "late", NOW, Some(&late)).await, Written::Overtaken);
         assert_eq!(put(&store, "bob", "alone", NOW, Some(&Lead::Alone)).await, Written::Nowhere);
     }
+}
+
+/// A new person costs one file, and the next lookup one more, which takes the place of the first.
+#[tokio::test]
+async fn the_file_of_a_lead_becomes_the_entry() {
+    let (directory, store) = place(10);
+    let path = store.spot(&jid("bob"), Part::Presence).path();
+    for text in ["away", "chat"] {
+        let lead = lead(&store, "bob", Part::Presence).await;
+        let led = fs::metadata(store.spot(&jid("bob"), Part::Presence).lead()).expect("it is there").ino();
+        assert!(matches!(put(&store, "bob", text, NOW, Some(&lead)).await, Written::As(_)));
+        assert_eq!(fs::metadata(&path).expect("it is there").ino(), led);
+        let Lead::File(lead, _) = lead else { panic!("{lead:?}") };
+        lead.hand_over(text.as_bytes());
+        assert_eq!((kept(&store, "bob"), files(directory.path())), (said(text, 0), vec![String::new()]));
+    }
+}
+
+/// Who comes when there are too many waits until one of them is done, as long as he can.
+#[tokio::test(start_paused = true)]
+async fn only_so_many_are_looked_up_at_a_time() {
+    let (_directory, store) = place(10);
+    let others = store.places.clone().acquire_many_owned(PLACES as u32 - 1).await.expect("places");
+    let last = lead(&store, "bob", Part::Presence).await;
+    let carol = jid("carol");
+    let turn = || store.turn(&carol, Part::Presence, NOW, Instant::now() + Duration::from_secs(5));
+    let begun = Instant::now();
+    assert!(matches!(turn().await, Turn::Late) && begun.elapsed() >= Duration::from_secs(5));
+    drop(last);
+    assert!(matches!(turn().await, Turn::Ours(_)));
+    drop(others);
 }
 
 /// Both sorts of lookup end with what is forgotten, and both sorts of entries.
@@ -300,7 +333,7 @@ async fn a_process_that_was_stopped_while_it_wrote_is_not_waited_for() {
     let (directory, store) = place(10);
     put(&store, "bob", "away", NOW - 5, None).await;
     let spot = store.spot(&jid("bob"), Part::Presence);
-    let stopped = spot.lock().await.expect("files").expect("nobody writes");
+    let stopped = spot.lock().expect("files").expect("nobody writes");
     fs::write(spot.bucket.join(format!("{}.1.1.{DRAFT}", spot.name)), "").expect("ours");
     assert_eq!(put(&store, "bob", "chat", NOW, None).await, Written::Nowhere);
     store.remove(&jid("bob"), NOW, None).await;
