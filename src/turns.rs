@@ -3,10 +3,14 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+
+/// How long the thread waits for more before it goes: each one that is new takes memory of its own for what it works with.
+const LINGER: Duration = Duration::from_millis(2);
 
 /// See the module.
 pub struct Turns<S>(Arc<Shared<S>>);
@@ -14,6 +18,7 @@ pub struct Turns<S>(Arc<Shared<S>>);
 struct Shared<S> {
     state: Mutex<S>,
     row: Mutex<Row<S>>,
+    comes: Condvar,
 }
 
 type Turn<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -26,7 +31,7 @@ struct Row<S> {
 impl<S: Send + 'static> Turns<S> {
     pub fn new(state: S) -> Turns<S> {
         let row = Mutex::new(Row { waiting: VecDeque::new(), is_worked_on: false });
-        Turns(Arc::new(Shared { state: Mutex::new(state), row }))
+        Turns(Arc::new(Shared { state: Mutex::new(state), row, comes: Condvar::new() }))
     }
 
     /// What comes of a turn; nothing where it fails.
@@ -41,6 +46,8 @@ impl<S: Send + 'static> Turns<S> {
         if is_first {
             let shared = self.0.clone();
             spawn_blocking(move || shared.work());
+        } else {
+            self.0.comes.notify_one();
         }
         told.await.ok()
     }
@@ -55,7 +62,8 @@ impl<S> Shared<S> {
     }
 
     fn next(&self) -> Option<Turn<S>> {
-        let mut row = lock(&self.row);
+        let waited = self.comes.wait_timeout_while(lock(&self.row), LINGER, |row| row.waiting.is_empty());
+        let (mut row, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let next = row.waiting.pop_front();
         row.is_worked_on = next.is_some();
         next

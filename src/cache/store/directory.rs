@@ -45,8 +45,8 @@ const PADS: u64 = 32;
 /// So many people are looked up at a time, and whoever comes more waits: a thousand connections may each ask for somebody
 /// else.
 const PLACES: usize = 1024;
-/// What waits for a disk that is slower than lookups takes the places of so many, where they are free.
-const WEIGHT: u32 = 8;
+/// Where so much waits for a disk that is slower than lookups, nobody else is looked up until something of it is written.
+const ROW: usize = 64;
 
 /// Every so many writings of a process it looks for what is too old.
 const SELDOM: u64 = 16;
@@ -64,6 +64,7 @@ pub struct Directory {
     /// How long nobody leads.
     lead: Duration,
     places: Arc<Semaphore>,
+    room: Semaphore,
     /// What is written and removed: one thing at a time, since a disk does no more.
     row: Turns<()>,
     trouble: Trouble,
@@ -89,6 +90,7 @@ impl Directory {
             writings: AtomicU64::new(u64::from(std::process::id())),
             lead: identity.timeout + LEAD_MARGIN,
             places: Arc::new(Semaphore::new(PLACES)),
+            room: Semaphore::new(ROW),
             row: Turns::new(()),
         }
     }
@@ -191,7 +193,11 @@ impl Directory {
     }
 
     async fn place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
-        timeout_at(deadline, self.places.clone().acquire_owned()).await.ok()?.ok()
+        let place = async {
+            drop(self.room.acquire().await);
+            self.places.clone().acquire_owned().await.ok()
+        };
+        timeout_at(deadline, place).await.ok()?
     }
 
     async fn put(
@@ -212,7 +218,7 @@ impl Directory {
         let whole = whole(at_ms, jid, (number % PADS) as usize, bytes);
         let writing = Writing { whole, spot, jid: jid.clone(), times_ms: at_ms + 1..=now_ms, draft };
         let (folder, life) = (self.folder.clone(), self.life.max(PICTURE_LIFE));
-        let _weight = self.places.try_acquire_many(WEIGHT - 1);
+        let _room = self.room.try_acquire();
         let written = self.row.take(move |()| {
             let Some(_lock) = writing.spot.lock_or_make()? else { return Ok(Written::Nowhere) };
             let Some(Placed { there, is_new }) = writing.put()? else { return Ok(Written::Overtaken) };

@@ -188,17 +188,19 @@ async fn the_file_of_a_lead_becomes_the_entry() {
 
 /// Who comes when there are too many waits until one of them is done, as long as he can.
 #[tokio::test(start_paused = true)]
-async fn only_so_many_are_looked_up_at_a_time() {
+async fn only_so_many_are_looked_up_and_written_at_a_time() {
     let (_directory, store) = place(10);
-    let others = store.places.clone().acquire_many_owned(PLACES as u32 - 1).await.expect("places");
-    let last = lead(&store, "bob", Part::Presence).await;
     let carol = jid("carol");
     let turn = || store.turn(&carol, Part::Presence, NOW, Instant::now() + Duration::from_secs(5));
-    let begun = Instant::now();
-    assert!(matches!(turn().await, Turn::Late) && begun.elapsed() >= Duration::from_secs(5));
-    drop(last);
-    assert!(matches!(turn().await, Turn::Ours(_)));
-    drop(others);
+    for (semaphore, most) in [(&*store.places, PLACES), (&store.room, ROW)] {
+        let begun = Instant::now();
+        let others = semaphore.acquire_many(most as u32).await.expect("it is open");
+        assert!(matches!(turn().await, Turn::Late) && begun.elapsed() >= Duration::from_secs(5));
+        drop(others);
+        assert!(matches!(turn().await, Turn::Ours(_)));
+    }
+    let _lead = lead(&store, "bob", Part::Presence).await;
+    assert_eq!(store.places.available_permits(), PLACES - 1);
 }
 
 /// Both sorts of lookup end with what is forgotten, and both sorts of entries.
