@@ -1,33 +1,29 @@
 //! What is known by address, in memory, at most so much of it: what was stored longest ago leaves first.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::hash::RandomState;
 
+use hashlink::LinkedHashMap;
 use jid::BareJid;
 
-/// See the module. There are thousands of entries: an address is there once, and what is in boxes takes no more room than
-/// it needs, however full the map is.
+/// See the module. There are thousands of entries: each is one allocation beside its address.
 #[derive(Debug)]
 pub struct Shelf<T> {
     /// The most that all entries may weigh.
     limit: usize,
     weight: usize,
-    entries: HashMap<Arc<str>, Box<Item<T>>>,
-    /// Addresses by the order in which they were stored.
-    order: BTreeMap<u64, Arc<str>>,
-    counter: u64,
+    /// In the order in which they were stored.
+    entries: LinkedHashMap<Box<str>, Item<T>, RandomState>,
 }
 
 #[derive(Debug)]
 struct Item<T> {
-    number: u64,
     weight: usize,
     entry: T,
 }
 
 impl<T> Shelf<T> {
     pub fn new(limit: usize) -> Shelf<T> {
-        Shelf { limit, weight: 0, entries: HashMap::new(), order: BTreeMap::new(), counter: 0 }
+        Shelf { limit, weight: 0, entries: LinkedHashMap::with_hasher(RandomState::new()) }
     }
 
     pub fn look_up(&self, jid: &BareJid) -> Option<&T> {
@@ -42,19 +38,15 @@ impl<T> Shelf<T> {
     pub fn store(&mut self, jid: &BareJid, weight: usize, entry: T) {
         self.remove(jid);
         while self.weight + weight > self.limit {
-            let Some((_, oldest)) = self.order.pop_first() else { return };
-            self.weight -= self.entries.remove(&oldest).map_or(0, |item| item.weight);
+            let Some((_, oldest)) = self.entries.pop_front() else { return };
+            self.weight -= oldest.weight;
         }
-        self.counter += 1;
         self.weight += weight;
-        let address: Arc<str> = jid.as_str().into();
-        self.order.insert(self.counter, address.clone());
-        self.entries.insert(address, Box::new(Item { number: self.counter, weight, entry }));
+        self.entries.insert(jid.as_str().into(), Item { weight, entry });
     }
 
     pub fn remove(&mut self, jid: &BareJid) {
         if let Some(item) = self.entries.remove(jid.as_str()) {
-            self.order.remove(&item.number);
             self.weight -= item.weight;
         }
     }
@@ -75,7 +67,7 @@ mod tests {
             shelf.store(&jid(number), 1, entry);
         }
         assert_eq!([1, 2, 3].map(|n| shelf.look_up(&jid(n)).copied()), [Some('c'), None, Some('d')]);
-        assert_eq!((shelf.entries.len(), shelf.order.len(), shelf.weight), (2, 2, 2));
+        assert_eq!((shelf.entries.len(), shelf.weight), (2, 2));
         let mut none = Shelf::new(0);
         none.store(&jid(1), 1, 'a');
         assert_eq!(none.look_up(&jid(1)), None);
@@ -93,6 +85,6 @@ mod tests {
         shelf.store(&jid(5), 5, 5);
         assert_eq!((left(&shelf), shelf.weight), (vec![4, 5], 10));
         shelf.store(&jid(1), 11, 1);
-        assert_eq!((left(&shelf), shelf.weight, shelf.order.len()), (vec![], 0, 0));
+        assert_eq!((left(&shelf), shelf.weight), (vec![], 0));
     }
 }
