@@ -16,7 +16,7 @@ use std::{fs, io};
 use jid::BareJid;
 use log::Level;
 use ring::digest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::lead;
@@ -64,7 +64,8 @@ pub struct Directory {
     /// How long nobody leads.
     lead: Duration,
     places: Arc<Semaphore>,
-    room: Semaphore,
+    /// How much waits to be written.
+    waiting: watch::Sender<usize>,
     /// What is written and removed: one thing at a time, since a disk does no more.
     row: Turns<()>,
     trouble: Trouble,
@@ -90,7 +91,7 @@ impl Directory {
             writings: AtomicU64::new(u64::from(std::process::id())),
             lead: identity.timeout + LEAD_MARGIN,
             places: Arc::new(Semaphore::new(PLACES)),
-            room: Semaphore::new(ROW),
+            waiting: watch::Sender::new(0),
             row: Turns::new(()),
         }
     }
@@ -192,9 +193,10 @@ impl Directory {
         }
     }
 
+    /// Once this process may look at somebody more.
     async fn place(&self, deadline: Instant) -> Option<OwnedSemaphorePermit> {
         let place = async {
-            drop(self.room.acquire().await);
+            self.waiting.subscribe().wait_for(|waiting| *waiting < ROW).await.ok()?;
             self.places.clone().acquire_owned().await.ok()
         };
         timeout_at(deadline, place).await.ok()?
@@ -218,7 +220,7 @@ impl Directory {
         let whole = whole(at_ms, jid, (number % PADS) as usize, bytes);
         let writing = Writing { whole, spot, jid: jid.clone(), times_ms: at_ms + 1..=now_ms, draft };
         let (folder, life) = (self.folder.clone(), self.life.max(PICTURE_LIFE));
-        let _room = self.room.try_acquire();
+        let _waiting = Waiting::among(&self.waiting);
         let written = self.row.take(move |()| {
             let Some(_lock) = writing.spot.lock_or_make()? else { return Ok(Written::Nowhere) };
             let Some(Placed { there, is_new }) = writing.put()? else { return Ok(Written::Overtaken) };
@@ -277,5 +279,21 @@ impl Directory {
             }
         };
         Spot { bucket: self.folder.join(bucket), name, most }
+    }
+}
+
+/// Something that is on its way to the disk.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl Waiting<'_> {
+    fn among(all: &watch::Sender<usize>) -> Waiting<'_> {
+        all.send_modify(|waiting| *waiting += 1);
+        Waiting(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
     }
 }
